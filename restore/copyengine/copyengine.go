@@ -1,0 +1,57 @@
+// Package copyengine is the interface between the restore domain and the ways
+// to copy a volume's tree into the store and back.
+//
+// An engine keeps everything that cp -a keeps, and the tree's root itself:
+// owner, mode, nanosecond times, symbolic and hard links, extended attributes
+// and capabilities, ACLs, devices, fifos, sparseness. The conformance suite in
+// copyengine/conformance says so in tests; every engine passes it.
+//
+// An engine syncs nothing and decides nothing: the caller syncs a stored
+// snapshot or a staged tree as a whole before it is made visible, and deletes
+// both when they are not wanted. A crash leaves a partial file or tree under a
+// name that nobody reads.
+package copyengine
+
+import (
+	"context"
+	"os"
+)
+
+// Content describes what was stored of one volume.
+type Content struct {
+	File   string // name in the store directory
+	SHA256 string // of File, hexadecimal
+	Bytes  int64  // of the files' contents
+	Files  int64  // entries of every kind, without the root
+	Stored int64  // size of File in bytes
+}
+
+// Progress is called with what was done since the last call; it must return
+// quickly and is called from one goroutine at a time for one volume.
+type Progress func(bytes, files int64)
+
+// Engine copies trees. Directories are given as os.Root, so that no link in a
+// tree or name in a store leads out of it. Methods return ctx's error when it
+// ends, and may then leave partial files.
+type Engine interface {
+	// Name is recorded in the snapshot: "archive".
+	Name() string
+
+	// Save stores the tree of volume number index into store, under a file
+	// name that it chooses and returns. Sockets are skipped and said through
+	// skipped, since they mean nothing without their process; anything else
+	// that cannot be stored is an error. Files that change, grow, shrink or
+	// vanish while they are read are no error (a live copy): what was stored
+	// is consistent in itself.
+	Save(ctx context.Context, tree, store *os.Root, index int, skipped func(path, reason string), p Progress) (Content, error)
+
+	// Verify reads the stored content whole and checks every checksum and
+	// every entry, without writing anything. An error of kind fault.Corrupt
+	// says what is wrong where.
+	Verify(ctx context.Context, store *os.Root, c Content, p Progress) error
+
+	// Load writes the stored content into tree, an existing empty directory,
+	// and gives that directory the owner, mode, times and attributes of the
+	// stored root. Load verifies while it reads: damage is fault.Corrupt.
+	Load(ctx context.Context, store *os.Root, c Content, tree *os.Root, p Progress) error
+}
