@@ -2,14 +2,11 @@ package journal
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io/fs"
-	"regexp"
 	"sort"
 	"strings"
 	"time"
@@ -80,20 +77,6 @@ func (s *Store) Close() error { return s.locks.Close() }
 
 // Locks gives the journal's locks, for workloads, volumes and snapshots.
 func (s *Store) Locks() *Locks { return s.locks }
-
-// NewID makes an id for an operation or a snapshot: 12 hexadecimal digits.
-func NewID() string {
-	b := make([]byte, 6)
-	if _, err := rand.Read(b); err != nil {
-		panic(err) // crypto/rand never fails on Linux
-	}
-	return hex.EncodeToString(b)
-}
-
-var idShape = regexp.MustCompile(`^[0-9a-f]{12}$`)
-
-// ValidID reports whether id has the shape of an operation's or snapshot's id.
-func ValidID(id string) bool { return idShape.MatchString(id) }
 
 func (s *Store) load(id string) (*Operation, envelope, error) {
 	var env envelope

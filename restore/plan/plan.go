@@ -62,6 +62,11 @@ type Plan struct {
 	Start      bool               `json:"start"`
 	Rollback   bool               `json:"rollback,omitempty"`
 	Timeout    time.Duration      `json:"timeout,omitempty"`
+	// Restore or Undo is the request that the plan answers, with the snapshot
+	// or operation resolved to its id: under the locks the plan is made again
+	// from it and must come out the same.
+	Restore *RestoreRequest `json:"restore,omitempty"`
+	Undo    *UndoRequest    `json:"undo,omitempty"`
 }
 
 // Volume is one volume that gets other data.
@@ -102,7 +107,7 @@ type Container struct {
 // to the same things. The operation's id and sizes are left out.
 func (p *Plan) Digest() string {
 	q := *p
-	q.Operation = ""
+	q.Operation, q.Restore, q.Undo = "", nil, nil
 	q.Snapshot = snapshot.Snapshot{ID: p.Snapshot.ID}
 	q.Volumes = append([]Volume(nil), p.Volumes...)
 	for i := range q.Volumes {
@@ -154,4 +159,21 @@ type RecoveredOperation struct {
 type Status struct {
 	journal.Operation
 	Alive bool `json:"alive"`
+}
+
+// Check is one row of doctor.
+type Check struct {
+	Name   string `json:"name"`
+	Status string `json:"status"` // ok, warning, failed
+	Detail string `json:"detail"`
+	Hint   string `json:"hint,omitempty"`
+}
+
+// Verified is the result of verify for one snapshot.
+type Verified struct {
+	Snapshot string `json:"snapshot"`
+	Name     string `json:"name,omitempty"`
+	Result   string `json:"result"` // ok, damaged
+	Bytes    int64  `json:"bytes"`  // read and checked
+	Error    string `json:"error,omitempty"`
 }
