@@ -1,0 +1,243 @@
+package engineapi_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gotest.tools/v3/assert"
+	is "gotest.tools/v3/assert/cmp"
+
+	"github.com/snaprestore/snaprestore/cliplugin/engineapi"
+	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/restore"
+	"github.com/snaprestore/snaprestore/restore/fault"
+)
+
+// answer is what the engine of a test says to one request.
+type answer struct {
+	status int
+	body   any
+}
+
+// engine serves answers by "METHOD /path" (without the API version) on a unix
+// socket and gives a client for it.
+func engine(t *testing.T, api string, answers map[string]answer) *engineapi.Client {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "s")
+	serve(t, socket, api, answers)
+	c, err := engineapi.Dial(socket)
+	assert.NilError(t, err)
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func serve(t *testing.T, socket, api string, answers map[string]answer) {
+	t.Helper()
+	l, err := net.Listen("unix", socket)
+	assert.NilError(t, err)
+	srv := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Api-Version", api)
+		w.Header().Set("Content-Type", "application/json")
+		path := r.URL.Path
+		if rest, ok := strings.CutPrefix(path, "/v"+api); ok {
+			path = rest
+		}
+		a, ok := answers[r.Method+" "+path]
+		if path == "/_ping" {
+			a, ok = answer{200, "OK"}, true
+		}
+		if !ok {
+			a = answer{500, map[string]string{"message": "unexpected request " + r.Method + " " + path}}
+		}
+		w.WriteHeader(a.status)
+		if a.body != nil {
+			_ = json.NewEncoder(w).Encode(a.body)
+		}
+	})}
+	go func() { _ = srv.Serve(l) }()
+	t.Cleanup(func() { srv.Close() })
+}
+
+func message(text string) map[string]string { return map[string]string{"message": text} }
+
+func TestMissingObjectsAreErrNoSuch(t *testing.T) {
+	gone := answer{404, message("No such thing: x")}
+	c := engine(t, "1.41", map[string]answer{
+		"GET /containers/x/json":     gone,
+		"GET /volumes/x":             gone,
+		"GET /images/x/json":         gone,
+		"DELETE /volumes/x":          gone,
+		"POST /containers/x/start":   gone,
+		"POST /containers/x/stop":    gone,
+		"POST /containers/x/update":  gone,
+		"POST /containers/x/pause":   gone,
+		"POST /containers/x/unpause": gone,
+		"GET /containers/json":       {200, []any{}},
+	})
+	ctx := context.Background()
+	for name, call := range map[string]func() error{
+		"Container":    func() error { _, err := c.Container(ctx, "x"); return err },
+		"Volume":       func() error { _, err := c.Volume(ctx, "x"); return err },
+		"Image":        func() error { _, err := c.Image(ctx, "x"); return err },
+		"RemoveVolume": func() error { return c.RemoveVolume(ctx, "x") },
+		"Start":        func() error { return c.Start(ctx, "x") },
+		"Stop":         func() error { return c.Stop(ctx, "x", nil) },
+		"SetPolicy":    func() error { return c.SetPolicy(ctx, "x", journal.Policy{Name: "no"}) },
+		"Pause":        func() error { return c.Pause(ctx, "x") },
+		"Unpause":      func() error { return c.Unpause(ctx, "x") },
+	} {
+		err := call()
+		assert.Check(t, errors.Is(err, restore.ErrNoSuch), "%s: %v", name, err)
+	}
+}
+
+func TestReachingAStateTwiceIsNoError(t *testing.T) {
+	for _, state := range []string{"paused", "running", "exited"} {
+		c := engine(t, "1.41", map[string]answer{
+			"POST /containers/x/start":   {304, nil},
+			"POST /containers/x/stop":    {304, nil},
+			"POST /containers/x/pause":   {409, message("Container x is already paused")},
+			"POST /containers/x/unpause": {500, message("Container x is not paused")},
+			"GET /containers/json":       {200, []any{map[string]any{"Id": "x", "State": state}}},
+		})
+		ctx := context.Background()
+		assert.NilError(t, c.Start(ctx, "x"))
+		assert.NilError(t, c.Stop(ctx, "x", nil))
+		assert.Check(t, is.Equal(c.Pause(ctx, "x") == nil, state == "paused"), state)
+		assert.Check(t, is.Equal(c.Unpause(ctx, "x") == nil, state == "running"), state)
+	}
+}
+
+func TestContainerIsDescribedWhole(t *testing.T) {
+	mount := map[string]any{"Type": "volume", "Name": "db", "Source": "/d/db/_data", "Destination": "/data", "Driver": "local", "RW": false}
+	c := engine(t, "1.41", map[string]answer{
+		"GET /containers/json": {200, []any{map[string]any{
+			"Id": "abc", "Names": []string{"/web/db", "/db"}, "Image": "pg:15", "ImageID": "sha256:1",
+			"State": "exited", "Labels": map[string]string{"a": "b"}, "Mounts": []any{mount},
+		}}},
+		"GET /containers/abc/json": {200, map[string]any{
+			"Id": "abc", "Name": "/db", "Image": "sha256:1",
+			"Config":     map[string]any{"Image": "pg:15", "StopTimeout": 7, "Healthcheck": map[string]any{"Test": []string{"CMD", "x"}}},
+			"HostConfig": map[string]any{"AutoRemove": true, "RestartPolicy": map[string]any{"Name": "on-failure", "MaximumRetryCount": 3}, "Tmpfs": map[string]string{"/t": ""}},
+			"State":      map[string]any{"Status": "running", "StartedAt": "2024-01-02T03:04:05.6Z", "Health": map[string]any{"Status": "healthy"}},
+			"Mounts":     []any{mount},
+		}},
+	})
+	mounted := restore.Mount{Type: "volume", Name: "db", Source: "/d/db/_data", Target: "/data", Driver: "local", ReadOnly: true}
+	list, err := c.Containers(context.Background())
+	assert.NilError(t, err)
+	assert.DeepEqual(t, list, []restore.Container{{
+		ID: "abc", Name: "db", Image: "pg:15", ImageID: "sha256:1", State: "exited",
+		Labels: map[string]string{"a": "b"}, Mounts: []restore.Mount{mounted},
+	}})
+	one, err := c.Container(context.Background(), "abc")
+	assert.NilError(t, err)
+	grace := 7
+	assert.DeepEqual(t, one, restore.Container{
+		ID: "abc", Name: "db", Image: "pg:15", ImageID: "sha256:1", State: "running", AutoRemove: true,
+		Policy: journal.Policy{Name: "on-failure", Retries: 3}, HealthCheck: true, Health: "healthy", StopTimeout: &grace,
+		StartedAt: time.Date(2024, 1, 2, 3, 4, 5, 6e8, time.UTC),
+		Mounts:    []restore.Mount{mounted, {Type: "tmpfs", Target: "/t"}},
+	})
+}
+
+func TestHostSpeaksGoNames(t *testing.T) {
+	c := engine(t, "1.41", map[string]answer{"GET /info": {200, map[string]any{
+		"ID": "E", "Name": "host", "ServerVersion": "20.10.24", "OSType": "linux", "Architecture": "aarch64",
+		"DockerRootDir": "/var/lib/docker/100000.100000", "Driver": "overlay2", "LiveRestoreEnabled": true,
+		"SecurityOptions": []string{"name=seccomp,profile=default", "name=userns"},
+		"Swarm":           map[string]any{"LocalNodeState": "active"},
+	}}})
+	h, err := c.Host(context.Background())
+	assert.NilError(t, err)
+	assert.DeepEqual(t, h, restore.Host{
+		ID: "E", Name: "host", Version: "20.10.24", OS: "linux", Arch: "arm64", Driver: "overlay2",
+		DataRoot: "/var/lib/docker/100000.100000", UserNamespace: true, Swarm: true, LiveRestore: true,
+	})
+}
+
+func TestOldEngineIsRefused(t *testing.T) {
+	assert.NilError(t, engine(t, "1.41", nil).CheckVersion(context.Background()))
+	err := engine(t, "1.40", nil).CheckVersion(context.Background())
+	assert.ErrorContains(t, err, `"1.40" is too old`)
+	assert.Check(t, fault.From(err).Hint != "")
+}
+
+func TestEngineThatIsDown(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	c, err := engineapi.Dial(socket)
+	assert.NilError(t, err)
+	defer c.Close()
+	for _, err := range []error{
+		c.CheckVersion(context.Background()),
+		c.Start(context.Background(), "x"),
+		func() error { _, err := c.Host(context.Background()); return err }(),
+	} {
+		assert.Check(t, engineapi.Unreachable(err), "%v", err)
+		assert.Check(t, fault.From(err).Hint != "", "%v", err)
+		assert.Check(t, !errors.Is(err, restore.ErrNoSuch))
+	}
+}
+
+// An engine that drops the connection in the middle of a call, as one does
+// that is killed, is waited for by a patient client.
+func TestPatientClientWaitsForTheEngine(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	assert.NilError(t, err)
+	var dropped atomic.Int32
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+			if dropped.Add(1) == 2 {
+				l.Close() // and removes the socket
+				return
+			}
+		}
+	}()
+	impatient, err := engineapi.Dial(socket)
+	assert.NilError(t, err)
+	defer impatient.Close()
+	assert.Check(t, engineapi.Unreachable(impatient.Start(context.Background(), "x")))
+
+	patient, err := engineapi.Dial(socket, engineapi.Patient(time.Minute))
+	assert.NilError(t, err)
+	defer patient.Close()
+	started := make(chan error, 1)
+	go func() { started <- patient.Start(context.Background(), "x") }()
+	for deadline := time.Now().Add(time.Minute); dropped.Load() < 2; {
+		assert.Assert(t, time.Now().Before(deadline))
+		time.Sleep(time.Millisecond)
+	}
+	for deadline := time.Now().Add(time.Minute); ; {
+		if again, err := net.Listen("unix", socket); err == nil {
+			again.Close()
+			break
+		}
+		assert.Assert(t, time.Now().Before(deadline))
+		time.Sleep(time.Millisecond)
+	}
+	serve(t, socket, "1.41", map[string]answer{"POST /containers/x/start": {204, nil}})
+	assert.NilError(t, <-started)
+}
+
+func TestPatienceEndsWithTheContext(t *testing.T) {
+	c, err := engineapi.Dial(filepath.Join(t.TempDir(), "s"), engineapi.Patient(time.Hour))
+	assert.NilError(t, err)
+	defer c.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	assert.Check(t, errors.Is(c.Start(ctx, "x"), context.Canceled))
+}
