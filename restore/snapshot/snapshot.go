@@ -4,7 +4,11 @@
 // snapshot.json and what its copy engine stored for each volume. It is made
 // under a hidden name (".<id>.partial") and appears by one rename after
 // everything in it was synced, so a crash leaves either nothing but a hidden
-// directory, which the next operation sweeps, or the whole snapshot.
+// directory, which the next operation sweeps, or the whole snapshot. It is
+// removed the other way round: hidden by one durable rename (".<id>.removed"),
+// then deleted, so a crash leaves the whole snapshot or none that anybody sees.
+// snapshot.json carries its format and a checksum; one that is damaged or that
+// another user may write is not believed, and never passed over in silence.
 // A safety snapshot has no stored content: its volumes' trees lie beside the
 // volumes they were exchanged out of, kept by rename, and snapshot.json names
 // them.
