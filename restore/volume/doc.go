@@ -16,11 +16,8 @@
 // safety snapshots keep beside the live one stay when the volume is removed,
 // and a volume made again under the same name finds them.
 //
-// Two locks guard a directory. LockKey is the one that every operation on a
-// volume takes, whatever its driver. MountKey is the driver's: it holds it
-// shared from a Mount until the engine's Unmount. An operation that exchanges
-// the tree takes it alone after its containers are down and before it records
-// PREPARED, so that no start that got its path before can run on the old tree
-// beside another volume's new one; where that lock is not to be had, somebody
-// is starting a container, and the operation goes back.
+// LockKey is the lock that every operation on a volume takes, whatever its
+// driver. The driver itself takes none for a mount: it binds the tree and then
+// looks at the journal once more, while an operation raises its fences and then
+// looks for mounts, so one of the two sees the other.
 package volume

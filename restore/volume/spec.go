@@ -53,7 +53,7 @@ type Spec struct {
 	Options map[string]string `json:"options,omitempty"` // as they were given
 }
 
-// nameLimit is the longest name in bytes. A lock file's name holds two of them
+// nameLimit is the longest name in bytes: a lock file's name holds two of them
 // and may have 255 bytes.
 const nameLimit = 110
 
@@ -146,10 +146,6 @@ func (s Spec) Key() string {
 
 // LockKey is the journal's lock on the volume's tree.
 func (s Spec) LockKey() string { return "volume:" + s.Key() }
-
-// MountKey is the lock that the driver holds shared while a mount of the
-// volume is on its way or in use by the engine.
-func (s Spec) MountKey() string { return "mount:" + s.Key() }
 
 // same reports whether two specs mean the same volume.
 func (s Spec) same(o Spec) bool { return s.Name == o.Name && s.Key() == o.Key() }

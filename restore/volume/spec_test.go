@@ -25,7 +25,6 @@ func TestScopeDecidesTheDirectory(t *testing.T) {
 		assert.NilError(t, err)
 		assert.Equal(t, s.Key(), c.key)
 		assert.Equal(t, s.LockKey(), "volume:"+c.key)
-		assert.Equal(t, s.MountKey(), "mount:"+c.key)
 	}
 }
 
