@@ -98,6 +98,8 @@ type Container struct {
 	Health  bool   `json:"health,omitempty"` // has a health check
 	Policy  Policy `json:"policy"`
 	Level   int    `json:"level"` // start order: 0 first; stopped in reverse
+	// Await says that those that start later wait for it to be healthy.
+	Await bool `json:"await,omitempty"`
 	// StopTimeout is the grace before the kill, in seconds; nil for the
 	// container's own.
 	StopTimeout *int `json:"stop_timeout,omitempty"`
@@ -126,3 +128,13 @@ const (
 	ResultNotStarted = "not-started"
 	ResultFailed     = "failed"
 )
+
+// Find gives the operation's container with this id, or nil.
+func (op *Operation) Find(id string) *Container {
+	for i := range op.Containers {
+		if op.Containers[i].ID == id {
+			return &op.Containers[i]
+		}
+	}
+	return nil
+}

@@ -2,5 +2,10 @@ package restore
 
 import "errors"
 
-// ErrNoSuch says that the engine has no such container, volume or image.
-var ErrNoSuch = errors.New("no such object")
+var (
+	// ErrNoSuch says that the engine has no such container, volume or image.
+	ErrNoSuch = errors.New("no such object")
+	// ErrUnreachable says that the engine did not answer at all: it is down
+	// or being started again. The call may have had its effect.
+	ErrUnreachable = errors.New("the engine cannot be reached")
+)

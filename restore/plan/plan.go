@@ -98,7 +98,8 @@ type CreateVolume struct {
 // Container is one user of the volumes.
 type Container struct {
 	journal.Container
-	Image string `json:"image"`
+	Image   string `json:"image"`
+	ImageID string `json:"image_id"`
 	// Foreign says that it does not belong to the project of the plan.
 	Foreign bool `json:"foreign,omitempty"`
 }

@@ -1,0 +1,559 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"time"
+
+	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/journal/durable"
+	"github.com/snaprestore/snaprestore/restore/build"
+	"github.com/snaprestore/snaprestore/restore/event"
+	"github.com/snaprestore/snaprestore/restore/fault"
+	"github.com/snaprestore/snaprestore/restore/plan"
+	"github.com/snaprestore/snaprestore/restore/snapshot"
+)
+
+// selection is what a snapshot is made of.
+type selection struct {
+	project string
+	volumes map[string]Volume
+	skipped []snapshot.Skipped
+	// members are the containers that the snapshot describes.
+	members []Container
+}
+
+func (s *selection) names() (out []string) {
+	for name := range s.volumes {
+		out = append(out, name)
+	}
+	sort.Strings(out)
+	return out
+}
+
+// selectVolumes finds the volumes that r asks for. What is named must be
+// usable; what only belongs to the workload is skipped with its reason.
+func selectVolumes(inv *inventory, r plan.Create) (*selection, error) {
+	s := &selection{project: r.Project, volumes: map[string]Volume{}}
+	nothing := func(kind fault.Kind, hint, format string, args ...any) error {
+		return fault.New(kind, format, args...).WithState("nothing was changed").WithHint("%s", hint)
+	}
+	for _, name := range r.Volumes {
+		v, ok := inv.volumes[name]
+		if !ok {
+			v, ok = inv.volumes[r.Project+"_"+name]
+		}
+		if !ok {
+			return nil, nothing(fault.NotFound, "docker volume ls", "snapshot volume %s: no such volume", name)
+		}
+		if _, err := placeOf(v); err != nil {
+			return nil, nothing(fault.Failed, "docker volume inspect "+name, "snapshot volume %s: %w", name, err)
+		}
+		s.volumes[v.Name] = v
+	}
+	for _, name := range r.Containers {
+		c, ok := inv.container(name)
+		if !ok {
+			return nil, nothing(fault.NotFound, "docker ps -a", "snapshot container %s: no such container", name)
+		}
+		s.members = append(s.members, c)
+	}
+	whole := len(r.Volumes) == 0 && len(r.Containers) == 0
+	if whole {
+		if r.Project == "" {
+			return nil, nothing(fault.NotFound, "name volumes, a container or a project: docker snaprestore create -p PROJECT", "snapshot: nothing was named")
+		}
+		s.members = inv.project(r.Project)
+		for _, v := range inv.volumes {
+			if v.Labels[labelProject] == r.Project {
+				s.take(inv, v.Name)
+			}
+		}
+		if len(s.members) == 0 && len(s.volumes) == 0 && len(s.skipped) == 0 {
+			return nil, nothing(fault.NotFound, "docker compose ls -a", "snapshot project %s: it has no containers and no volumes", r.Project)
+		}
+	}
+	for _, c := range s.members {
+		for _, m := range c.Mounts {
+			s.takeMount(inv, c, m)
+		}
+	}
+	if len(r.Volumes) > 0 {
+		s.members = append(s.members, inv.users(s.volumes)...)
+	}
+	s.members = unique(s.members)
+	if s.project == "" {
+		s.project = commonProject(s.members)
+	}
+	sort.Slice(s.skipped, func(i, j int) bool { return s.skipped[i].What < s.skipped[j].What })
+	if len(s.volumes) == 0 {
+		return nil, nothing(fault.NotFound, "docker volume ls", "snapshot: there is no volume to snapshot (%d skipped)", len(s.skipped))
+	}
+	return s, nil
+}
+
+// take adds a volume, or says why it is skipped.
+func (s *selection) take(inv *inventory, name string) {
+	v, ok := inv.volumes[name]
+	if _, taken := s.volumes[name]; taken {
+		return
+	}
+	if !ok {
+		s.skip("volume "+name, "the engine no longer has it")
+		return
+	}
+	if _, err := placeOf(v); err != nil {
+		s.skip("volume "+name, err.Error())
+		return
+	}
+	s.volumes[name] = v
+}
+
+func (s *selection) skip(what, reason string) {
+	for _, k := range s.skipped {
+		if k.What == what {
+			return
+		}
+	}
+	s.skipped = append(s.skipped, snapshot.Skipped{What: what, Reason: reason})
+}
+
+func (s *selection) takeMount(inv *inventory, c Container, m Mount) {
+	switch m.Type {
+	case "volume":
+		if anonymous(m.Name) {
+			if _, named := s.volumes[m.Name]; !named {
+				s.skip(fmt.Sprintf("anonymous volume %s at %s:%s", m.Name[:12], c.Name, m.Target), "it goes away with its container; name it to include it")
+			}
+			return
+		}
+		s.take(inv, m.Name)
+	case "bind":
+		s.skip(fmt.Sprintf("bind mount %s at %s:%s", m.Source, c.Name, m.Target), "it is a directory of the host, not a volume")
+	case "tmpfs":
+		s.skip(fmt.Sprintf("tmpfs at %s:%s", c.Name, m.Target), "it lives in memory")
+	default:
+		s.skip(fmt.Sprintf("%s mount at %s:%s", m.Type, c.Name, m.Target), "this kind of mount is not known")
+	}
+}
+
+func (inv *inventory) container(ref string) (Container, bool) {
+	for _, c := range inv.containers {
+		if c.Name == ref || c.ID == ref || (len(ref) >= 4 && len(ref) < len(c.ID) && c.ID[:len(ref)] == ref) {
+			return c, true
+		}
+	}
+	return Container{}, false
+}
+
+func unique(in []Container) (out []Container) {
+	seen := map[string]bool{}
+	for _, c := range in {
+		if !seen[c.ID] {
+			seen[c.ID] = true
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// commonProject gives the project that all containers belong to, or "".
+func commonProject(containers []Container) string {
+	project := ""
+	for i, c := range containers {
+		if p := c.Labels[labelProject]; i == 0 {
+			project = p
+		} else if p != project {
+			return ""
+		}
+	}
+	return project
+}
+
+// writers are the running containers that may write into the volumes.
+func writers(inv *inventory, volumes map[string]Volume) (out []Container) {
+	for _, c := range inv.containers {
+		if c.State != "running" && c.State != "restarting" {
+			continue
+		}
+		for _, m := range c.Mounts {
+			if _, ok := used(m, volumes); ok && !m.ReadOnly {
+				out = append(out, c)
+				break
+			}
+		}
+	}
+	return out
+}
+
+func workloadKeys(project string, volumes []string) []journal.Key {
+	var keys []journal.Key
+	if project != "" {
+		keys = append(keys, journal.Key{Name: "workload:" + project})
+	}
+	for _, v := range volumes {
+		keys = append(keys, journal.Key{Name: "volume:" + v})
+	}
+	return keys
+}
+
+// Create makes a snapshot in operation id. The workload is paused or stopped
+// only while its volumes are read; whatever happens it runs on as before.
+func (d *Domain) Create(ctx context.Context, id string, r plan.Create) (snapshot.Snapshot, error) {
+	none := snapshot.Snapshot{}
+	if r.Consistency == "" {
+		r.Consistency = snapshot.Pause
+	}
+	switch r.Consistency {
+	case snapshot.Pause, snapshot.Stop, snapshot.Live:
+	default:
+		return none, fault.New(fault.Failed, "snapshot: unknown consistency %q", r.Consistency).
+			WithState("nothing was changed").WithHint("use --consistency pause, stop or live")
+	}
+	if err := d.snapshots.CheckName(r.Name); err != nil {
+		return none, err
+	}
+	inv, err := d.inventory(ctx)
+	if err != nil {
+		return none, err
+	}
+	s, err := selectVolumes(inv, r)
+	if err != nil {
+		return none, err
+	}
+	keys := workloadKeys(s.project, s.names())
+	held, err := d.lock(ctx, id, journal.Create, keys, r.LockTimeout)
+	if err != nil {
+		return none, err
+	}
+	defer held.Release()
+	// Only now nothing moves: look again.
+	if inv, err = d.inventory(ctx); err != nil {
+		return none, err
+	}
+	if s, err = selectVolumes(inv, r); err != nil {
+		return none, err
+	}
+	if now := workloadKeys(s.project, s.names()); fmt.Sprint(now) != fmt.Sprint(keys) {
+		return none, fault.New(fault.Failed, "snapshot: volumes of the workload came or went just now").
+			WithState("nothing was changed").WithHint("try again")
+	}
+	for _, name := range s.names() {
+		p, err := placeOf(s.volumes[name])
+		if err != nil {
+			return none, placeFault(name, err)
+		}
+		if err := d.check(name, p); err != nil {
+			return none, err
+		}
+	}
+	return d.create(ctx, id, r, inv, s, keys)
+}
+
+func (d *Domain) create(ctx context.Context, id string, r plan.Create, inv *inventory, s *selection, keys []journal.Key) (snapshot.Snapshot, error) {
+	none := snapshot.Snapshot{}
+	var frozen []plan.Container
+	var err error
+	switch r.Consistency {
+	case snapshot.Pause:
+		frozen, err = d.involvePaused(ctx, writers(inv, s.volumes))
+	case snapshot.Stop:
+		frozen, err = d.involve(ctx, inv.withDependents(writers(inv, s.volumes)), s.project, r.StopTimeout)
+	}
+	if err != nil {
+		return none, err
+	}
+	op := &journal.Operation{
+		ID: id, Kind: journal.Create, State: journal.Working, Created: time.Now().UTC(),
+		Project: s.project, Snapshot: id, Locks: names(keys),
+		Consistency: string(r.Consistency), Start: true,
+	}
+	for _, c := range frozen {
+		op.Containers = append(op.Containers, c.Container)
+	}
+	log, err := d.journal.Begin(ctx, op)
+	if err != nil {
+		return none, journalFault(err)
+	}
+	defer log.Release()
+	d.say(id, event.Event{Type: event.Started, Verb: "create", Message: describe(s)})
+	for _, k := range s.skipped {
+		d.say(id, event.Event{Type: event.Skipped, Volume: k.What, Message: k.Reason})
+	}
+	if err := d.snapshots.Sweep(d.busy); err != nil {
+		return none, d.abandonCreate(ctx, log, err)
+	}
+	snap, err := d.describe(ctx, id, r, inv, s)
+	if err != nil {
+		return none, d.abandonCreate(ctx, log, err)
+	}
+	draft, err := d.snapshots.New(id)
+	if err != nil {
+		return none, d.abandonCreate(ctx, log, err)
+	}
+	defer draft.Close()
+	frozenAt := time.Now()
+	err = d.freeze(ctx, log)
+	if err == nil {
+		err = d.saveAll(ctx, id, draft, &snap)
+	}
+	thawErr := d.thaw(detached(ctx), log)
+	if len(op.Containers) > 0 {
+		snap.Pause = time.Since(frozenAt)
+	}
+	if err == nil {
+		err = draft.Commit(snap)
+	}
+	if err != nil {
+		return none, d.abandonCreate(ctx, log, errors.Join(err, thawErr))
+	}
+	op.Outcome = &journal.Outcome{Result: journal.ResultDone, Downtime: snap.Pause}
+	if thawErr != nil {
+		op.Outcome.Result, op.Outcome.Error = journal.ResultNotStarted, thawErr.Error()
+	}
+	if err := log.Close(); err != nil {
+		d.warn(id, "close operation %s: %v", id, err)
+	}
+	if thawErr != nil {
+		return snap, fault.New(fault.NotStarted, "let the workload run on: %w", thawErr).
+			WithState("snapshot %s is complete", id).
+			WithHint("docker ps -a; docker unpause or docker start what is not running")
+	}
+	return snap, nil
+}
+
+func describe(s *selection) string {
+	if s.project != "" {
+		return fmt.Sprintf("%d volumes of project %s", len(s.volumes), s.project)
+	}
+	return fmt.Sprintf("%d volumes", len(s.volumes))
+}
+
+// detached gives a context for what must be done although ctx has ended.
+func detached(ctx context.Context) context.Context { return context.WithoutCancel(ctx) }
+
+func (d *Domain) warn(op, format string, args ...any) {
+	d.say(op, event.Event{Type: event.Warning, Message: fmt.Sprintf(format, args...)})
+}
+
+// busy reports whether a living process works on the operation.
+func (d *Domain) busy(id string) bool {
+	alive, err := d.journal.Alive(id)
+	return alive || err != nil
+}
+
+// involvePaused is involve for containers that are only paused, which
+// destroys none of them.
+func (d *Domain) involvePaused(ctx context.Context, containers []Container) ([]plan.Container, error) {
+	var out []plan.Container
+	for _, c := range containers {
+		out = append(out, plan.Container{
+			Container: journal.Container{
+				ID: c.ID, Name: c.Name, Running: true,
+				Service: c.Labels[labelService], Project: c.Labels[labelProject],
+			},
+		})
+	}
+	return out, ctx.Err()
+}
+
+// describe makes the snapshot's description, but for its contents.
+func (d *Domain) describe(ctx context.Context, id string, r plan.Create, inv *inventory, s *selection) (snapshot.Snapshot, error) {
+	snap := snapshot.Snapshot{
+		ID: id, Name: r.Name, Kind: snapshot.Made, Created: time.Now().UTC(),
+		Project: s.project, Labels: r.Labels, Consistency: r.Consistency,
+		Operation: id, Skipped: s.skipped, Tool: build.Version, Engine: inv.host.Version,
+	}
+	for _, name := range s.names() {
+		snap.Volumes = append(snap.Volumes, describeVolume(inv, s.volumes[name]))
+	}
+	for _, c := range s.members {
+		described, err := d.describeContainer(ctx, c)
+		if err != nil {
+			return snap, err
+		}
+		snap.Containers = append(snap.Containers, described)
+	}
+	return snap, nil
+}
+
+func describeVolume(inv *inventory, v Volume) snapshot.Volume {
+	out := snapshot.Volume{
+		Name: v.Name, Driver: v.Driver, Labels: v.Labels, Options: v.Options,
+		Key: v.Labels[labelVolume], Scope: scopeOf(v),
+	}
+	for _, c := range inv.containers {
+		for _, m := range c.Mounts {
+			if m.Type == "volume" && m.Name == v.Name {
+				out.Uses = append(out.Uses, snapshot.Use{
+					Container: c.Name, Service: c.Labels[labelService], Target: m.Target, ReadOnly: m.ReadOnly,
+				})
+			}
+		}
+	}
+	return out
+}
+
+// scopeOf gives the scope word of a local volume.
+func scopeOf(v Volume) string {
+	switch {
+	case v.Labels[labelProject] != "":
+		return "project_named"
+	case anonymous(v.Name):
+		return "instance"
+	}
+	return "named"
+}
+
+func (d *Domain) describeContainer(ctx context.Context, c Container) (snapshot.Container, error) {
+	out := snapshot.Container{
+		Name: c.Name, Service: c.Labels[labelService], Image: c.Image, ImageID: c.ImageID,
+		Running: c.Up(), Labels: map[string]string{},
+	}
+	for k, v := range c.Labels {
+		if len(k) > len("com.docker.compose.") && k[:len("com.docker.compose.")] == "com.docker.compose." {
+			out.Labels[k] = v
+		}
+	}
+	image, err := d.Engine.Image(ctx, c.ImageID)
+	switch {
+	case err == nil:
+		out.Digests = image.Digests
+	case !errors.Is(err, ErrNoSuch):
+		return out, fmt.Errorf("inspect image of container %s: %w", c.Name, err)
+	}
+	return out, nil
+}
+
+// saveAll stores every volume into the draft and fills in what was stored.
+func (d *Domain) saveAll(ctx context.Context, id string, draft *snapshot.Draft, snap *snapshot.Snapshot) error {
+	d.phase(id, "copy")
+	for i := range snap.Volumes {
+		v := &snap.Volumes[i]
+		if err := d.save(ctx, id, draft, i, v); err != nil {
+			return fmt.Errorf("copy volume %s: %w", v.Name, err)
+		}
+	}
+	return nil
+}
+
+func (d *Domain) save(ctx context.Context, id string, draft *snapshot.Draft, index int, v *snapshot.Volume) error {
+	engineVolume, err := d.Engine.Volume(ctx, v.Name)
+	if err != nil {
+		return err
+	}
+	p, err := placeOf(engineVolume)
+	if err != nil {
+		return err
+	}
+	tree, err := d.openTree(filepath.Join(p.dir, p.live))
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	progress, end := d.meter(id, v.Name, 0, 0)
+	skipped := func(path, reason string) {
+		d.say(id, event.Event{Type: event.Skipped, Volume: v.Name, Message: path + ": " + reason})
+	}
+	content, err := d.Copier.Save(ctx, tree, draft.Root(), index, skipped, progress)
+	if err != nil {
+		return err
+	}
+	end()
+	v.Engine, v.File, v.SHA256 = d.Copier.Name(), content.File, content.SHA256
+	v.Bytes, v.Files, v.Stored = content.Bytes, content.Files, content.Stored
+	return nil
+}
+
+// openTree opens a directory for a copy engine, following no link.
+func (d *Domain) openTree(path string) (*os.Root, error) {
+	dir, err := durable.Open(path, d.Fail)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return dir.Root()
+}
+
+// freeze pauses or stops the operation's containers.
+func (d *Domain) freeze(ctx context.Context, log *journal.Log) error {
+	op := log.Op
+	if len(op.Containers) == 0 {
+		return nil
+	}
+	op.Stopped = time.Now().UTC()
+	if op.Consistency == string(snapshot.Stop) {
+		return d.stopAll(ctx, op)
+	}
+	d.phase(op.ID, "pause")
+	for _, c := range op.Containers {
+		err := d.Engine.Pause(ctx, c.ID)
+		if errors.Is(err, ErrNoSuch) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("pause container %s: %w", c.Name, err)
+		}
+		d.say(op.ID, event.Event{Type: event.Container, Container: c.Name, Status: "paused"})
+	}
+	return nil
+}
+
+// thaw lets the operation's containers run as before. It tries all of them.
+func (d *Domain) thaw(ctx context.Context, log *journal.Log) error {
+	op := log.Op
+	if len(op.Containers) == 0 {
+		return nil
+	}
+	if op.Consistency == string(snapshot.Stop) {
+		return d.startAll(ctx, op, noHealth)
+	}
+	d.phase(op.ID, "unpause")
+	var failed []error
+	for _, c := range op.Containers {
+		err := d.patiently(ctx, func() error { return d.Engine.Unpause(ctx, c.ID) })
+		if errors.Is(err, ErrNoSuch) {
+			continue
+		}
+		if err != nil {
+			failed = append(failed, fmt.Errorf("unpause container %s: %w", c.Name, err))
+			continue
+		}
+		d.say(op.ID, event.Event{Type: event.Container, Container: c.Name, Status: "unpaused"})
+	}
+	op.Restarted = time.Now().UTC()
+	return errors.Join(failed...)
+}
+
+// abandonCreate ends a create that failed: nothing of it stays, and the
+// workload runs.
+func (d *Domain) abandonCreate(ctx context.Context, log *journal.Log, cause error) error {
+	ctx = detached(ctx)
+	op := log.Op
+	thawErr := d.thaw(ctx, log)
+	if err := d.snapshots.Discard(op.Snapshot); err != nil {
+		d.warn(op.ID, "discard the unfinished snapshot: %v", err)
+	}
+	op.Outcome = &journal.Outcome{Result: journal.ResultFailed, Error: cause.Error()}
+	if err := log.Close(); err != nil {
+		d.warn(op.ID, "close operation %s: %v", op.ID, err)
+	}
+	f := fault.From(cause)
+	if thawErr != nil {
+		return fault.New(fault.NotStarted, "%w", errors.Join(cause, thawErr)).
+			WithState("no snapshot was made, the data is as it was, but not every container runs").
+			WithHint("docker ps -a; docker unpause or docker start what is not running")
+	}
+	out := *f
+	if out.State == "" {
+		out.State = "no snapshot was made; the workload and its data are as before"
+	}
+	if out.Hint == "" {
+		out.Hint = "docker snaprestore doctor"
+	}
+	return &out
+}

@@ -1,0 +1,154 @@
+package restore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/snaprestore/snaprestore/journal"
+)
+
+// expelTimeout bounds how long containers that came up meanwhile are stopped
+// and waited for, before the operation gives way to them.
+const expelTimeout = 60 * time.Second
+
+// expelInterval is how often it is looked again.
+const expelInterval = 50 * time.Millisecond
+
+// expel waits, with the fences up, until no process has one of the old trees
+// mounted. A container that was started before its volume was fenced, or is
+// being started, runs on the old data: one that the operation knows is
+// stopped, any other makes the operation give way (an error).
+//
+// No new one can come: the engine refuses to start a container on a dangling
+// directory (measured, 20.10 and 28.5).
+func (d *Domain) expel(ctx context.Context, op *journal.Operation) error {
+	deadline := time.Now().Add(expelTimeout)
+	for {
+		up, err := d.usersUp(ctx, op)
+		if err != nil {
+			return err
+		}
+		for _, c := range up {
+			known := op.Find(c.ID)
+			if known == nil {
+				return fmt.Errorf("container %s came up on the volumes meanwhile", c.Name)
+			}
+			if err := d.disarm(ctx, *known); err != nil {
+				return err
+			}
+			if err := d.stop(ctx, op.ID, *known); err != nil {
+				return err
+			}
+			known.Running = true // somebody wants it to run
+		}
+		holders, err := d.holders(op.ID)
+		if err != nil {
+			return err
+		}
+		if len(up) == 0 && len(holders) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("process %d still has the old data mounted after %s", first(holders), expelTimeout)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(expelInterval):
+		}
+	}
+}
+
+func first(pids []int) int {
+	if len(pids) == 0 {
+		return 0
+	}
+	return pids[0]
+}
+
+// usersUp lists the containers that are up and use the operation's volumes.
+// It asks for the list only: an inspect of a container whose start waits for
+// its volume hangs (measured).
+func (d *Domain) usersUp(ctx context.Context, op *journal.Operation) ([]Container, error) {
+	var containers []Container
+	err := d.patiently(ctx, func() (err error) { containers, err = d.Engine.Containers(ctx); return err })
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	volumes := map[string]Volume{}
+	for _, v := range op.Volumes {
+		volumes[v.Name] = Volume{Name: v.Name, Mountpoint: filepath.Join(v.Dir, v.Live)}
+	}
+	var up []Container
+	for _, c := range containers {
+		if c.ID == d.Self || !c.Up() {
+			continue
+		}
+		for _, m := range c.Mounts {
+			if _, ok := used(m, volumes); ok {
+				up = append(up, c)
+				break
+			}
+		}
+	}
+	return up, nil
+}
+
+// holders lists processes, one of each mount namespace, that have a tree
+// mounted which lies under the operation's fence name. A bind mount follows
+// its directory through a rename, and mountinfo tells the name it has now
+// (proc_pid_mountinfo(5), field 4).
+func (d *Domain) holders(op string) ([]int, error) {
+	entries, err := os.ReadDir(d.Proc)
+	if err != nil {
+		return nil, fmt.Errorf("look for processes: %w", err)
+	}
+	mark := []byte("/" + fenceName(op))
+	seen := map[string]bool{}
+	var pids []int
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		dir := filepath.Join(d.Proc, entry.Name())
+		if ns, err := os.Readlink(filepath.Join(dir, "ns", "mnt")); err == nil {
+			if seen[ns] {
+				continue
+			}
+			seen[ns] = true
+		}
+		data, err := os.ReadFile(filepath.Join(dir, "mountinfo"))
+		if errors.Is(err, fs.ErrNotExist) || isGone(err) {
+			continue // it ended, and its mounts with it
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the mounts of process %d: %w", pid, err)
+		}
+		for _, line := range bytes.Split(data, []byte("\n")) {
+			fields := bytes.Fields(line)
+			if len(fields) > 4 && hasComponent(fields[3], mark) {
+				pids = append(pids, pid)
+				break
+			}
+		}
+	}
+	return pids, nil
+}
+
+// hasComponent reports whether path has mark ("/name") as a whole component.
+func hasComponent(path, mark []byte) bool {
+	i := bytes.Index(path, mark)
+	if i < 0 {
+		return false
+	}
+	rest := path[i+len(mark):]
+	return len(rest) == 0 || rest[0] == '/'
+}

@@ -1,0 +1,276 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/journal/durable"
+	"github.com/snaprestore/snaprestore/restore/event"
+	"github.com/snaprestore/snaprestore/restore/fault"
+	"github.com/snaprestore/snaprestore/restore/plan"
+	"github.com/snaprestore/snaprestore/restore/portable"
+	"github.com/snaprestore/snaprestore/restore/snapshot"
+)
+
+// List gives the snapshots, newest first, of one project or of all. Damaged
+// ones are in the error, and the others are given all the same.
+func (d *Domain) List(ctx context.Context, project string) ([]snapshot.Snapshot, error) {
+	all, err := d.snapshots.List()
+	out := []snapshot.Snapshot{}
+	for _, s := range all {
+		if project == "" || s.Project == project {
+			out = append(out, s)
+		}
+	}
+	return out, errors.Join(err, ctx.Err())
+}
+
+// Inspect gives the snapshots that are named, in that order.
+func (d *Domain) Inspect(ctx context.Context, refs []string, project string) ([]snapshot.Snapshot, error) {
+	out := []snapshot.Snapshot{}
+	var failed []error
+	for _, ref := range refs {
+		s, err := d.snapshots.Resolve(ref, project)
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		out = append(out, s)
+	}
+	return out, errors.Join(append(failed, ctx.Err())...)
+}
+
+// Remove removes snapshots for good. All are looked up, and locked, before the
+// first is removed.
+func (d *Domain) Remove(ctx context.Context, id string, refs []string, project string) ([]string, error) {
+	removed := []string{}
+	snaps, err := d.Inspect(ctx, refs, project)
+	if err != nil {
+		return removed, err
+	}
+	var keys []journal.Key
+	for _, s := range snaps {
+		keys = append(keys, journal.Key{Name: snapshotKey(s.ID)})
+	}
+	held, err := d.lock(ctx, id, journal.Remove, keys, 0)
+	if err != nil {
+		return removed, err
+	}
+	defer held.Release()
+	for i, s := range snaps {
+		opID := id
+		if i > 0 {
+			opID = journal.NewID()
+		}
+		if contains(removed, s.ID) {
+			continue
+		}
+		if err := d.removeOne(ctx, opID, s, names(keys)); err != nil {
+			return removed, err
+		}
+		removed = append(removed, s.ID)
+	}
+	return removed, nil
+}
+
+func contains(all []string, one string) bool {
+	for _, s := range all {
+		if s == one {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *Domain) removeOne(ctx context.Context, id string, s snapshot.Snapshot, locks []string) error {
+	op := &journal.Operation{ID: id, Kind: journal.Remove, State: journal.Working, Created: time.Now().UTC(),
+		Project: s.Project, Snapshot: s.ID, Locks: locks}
+	for i, v := range s.Volumes {
+		if v.Tree != "" {
+			op.Volumes = append(op.Volumes, journal.Volume{Name: v.Name, Dir: filepath.Dir(v.Tree), Old: filepath.Base(v.Tree), Index: i})
+		}
+	}
+	log, err := d.journal.Begin(ctx, op)
+	if err != nil {
+		return journalFault(err)
+	}
+	defer log.Release()
+	if err := d.removeVolumes(op); err != nil {
+		return fault.New(fault.Failed, "remove snapshot %s: %w", s.ID, err).
+			WithState("a part of it is gone").WithHint("docker snaprestore recover %s", id)
+	}
+	op.Outcome = &journal.Outcome{Result: journal.ResultDone}
+	return journalFault(log.Close())
+}
+
+// removeVolumes takes a snapshot off the list, then removes the trees that it
+// kept beside volumes.
+func (d *Domain) removeVolumes(op *journal.Operation) error {
+	if err := d.snapshots.Remove(op.Snapshot); err != nil {
+		return err
+	}
+	for _, v := range op.Volumes {
+		dir, err := durable.Open(v.Dir, d.Fail)
+		if isMissing(err) {
+			continue // the volume was removed, and this with it
+		}
+		if err != nil {
+			return fmt.Errorf("volume %s: %w", v.Name, err)
+		}
+		err = dir.RemoveAll(v.Old)
+		if err == nil {
+			err = dir.Sync()
+		}
+		dir.Close()
+		if err != nil {
+			return fmt.Errorf("volume %s: %w", v.Name, err)
+		}
+	}
+	return nil
+}
+
+// share holds a snapshot against its removal while it is read.
+func (d *Domain) share(ctx context.Context, ref, project string) (snapshot.Snapshot, *journal.Held, error) {
+	s, err := d.snapshots.Resolve(ref, project)
+	if err != nil {
+		return s, nil, err
+	}
+	held, err := d.journal.Locks().Lock(ctx, []journal.Key{{Name: snapshotKey(s.ID), Shared: true}}, journal.Holder{}, takeoverWait)
+	if err != nil {
+		return s, nil, journalFault(err)
+	}
+	if _, err := d.snapshots.Load(s.ID); err != nil {
+		held.Release()
+		return s, nil, err
+	}
+	return s, held, nil
+}
+
+// Export writes a snapshot in its portable form.
+func (d *Domain) Export(ctx context.Context, ref, project string, gzip bool, w io.Writer) (snapshot.Snapshot, error) {
+	s, held, err := d.share(ctx, ref, project)
+	if err != nil {
+		return s, err
+	}
+	defer held.Release()
+	progress, end := d.meter("", s.ID, s.Bytes(), 0)
+	if err := portable.Export(ctx, d.snapshots, s, gzip, w, progress); err != nil {
+		return s, err
+	}
+	end()
+	return s, nil
+}
+
+// Import stores an archive as a new snapshot.
+func (d *Domain) Import(ctx context.Context, id string, r io.Reader, name string) (snapshot.Snapshot, error) {
+	none := snapshot.Snapshot{}
+	if err := d.snapshots.CheckName(name); err != nil {
+		return none, err
+	}
+	if err := d.snapshots.Sweep(d.busy); err != nil {
+		return none, err
+	}
+	op := &journal.Operation{ID: id, Kind: journal.Import, State: journal.Working, Created: time.Now().UTC(), Snapshot: id}
+	log, err := d.journal.Begin(ctx, op)
+	if err != nil {
+		return none, journalFault(err)
+	}
+	defer log.Release()
+	d.say(id, event.Event{Type: event.Started, Verb: "import"})
+	draft, err := d.snapshots.New(id)
+	if err != nil {
+		return none, d.abandonCreate(ctx, log, err)
+	}
+	defer draft.Close()
+	progress, end := d.meter(id, "archive", 0, 0)
+	snap, err := portable.Import(ctx, r, draft, progress)
+	if err != nil {
+		return none, d.abandonCreate(ctx, log, err)
+	}
+	end()
+	snap.ID, snap.Kind, snap.Operation = id, snapshot.Imported, id
+	if name != "" {
+		snap.Name = name
+	} else if d.snapshots.CheckName(snap.Name) != nil {
+		d.warn(id, "the name %s is taken here, so the imported snapshot has none", snap.Name)
+		snap.Name = ""
+	}
+	if err := draft.Commit(snap); err != nil {
+		return none, d.abandonCreate(ctx, log, err)
+	}
+	op.Outcome = &journal.Outcome{Result: journal.ResultDone}
+	if err := log.Close(); err != nil {
+		d.warn(id, "close operation %s: %v", id, err)
+	}
+	return snap, nil
+}
+
+// Verify reads snapshots whole and checks every byte: those named, or all.
+func (d *Domain) Verify(ctx context.Context, refs []string, project string) ([]plan.Verified, error) {
+	out := []plan.Verified{}
+	if len(refs) == 0 {
+		all, err := d.List(ctx, project)
+		if err != nil {
+			return out, err
+		}
+		for _, s := range all {
+			refs = append(refs, s.ID)
+		}
+	}
+	var damaged error
+	for _, ref := range refs {
+		s, held, err := d.share(ctx, ref, project)
+		if err != nil {
+			return out, err
+		}
+		row := plan.Verified{Snapshot: s.ID, Name: s.Name, Result: "ok"}
+		row.Bytes, err = d.verify(ctx, s)
+		held.Release()
+		if err != nil {
+			row.Result, row.Error = "damaged", err.Error()
+			damaged = fault.New(fault.Corrupt, "verify snapshot %s: %w", s.ID, err).
+				WithState("the volumes are not touched by this").
+				WithHint("make a new snapshot, then remove this one: docker snaprestore rm %s", s.ID)
+		}
+		out = append(out, row)
+		if ctx.Err() != nil {
+			return out, ctx.Err()
+		}
+	}
+	return out, damaged
+}
+
+func (d *Domain) verify(ctx context.Context, s snapshot.Snapshot) (bytes int64, err error) {
+	for _, v := range s.Volumes {
+		progress, end := d.meter("", s.ID+"/"+v.Name, v.Bytes, v.Files)
+		count := func(b, f int64) { bytes += b; progress(b, f) }
+		switch v.Engine {
+		case treeEngine:
+			// A kept tree has no checksums: that it is there is all there is.
+			tree, err := d.openTree(v.Tree)
+			if err != nil {
+				return bytes, fmt.Errorf("volume %s: %w", v.Name, err)
+			}
+			tree.Close()
+		case d.Copier.Name():
+			store, err := d.snapshots.Content(s.ID)
+			if err != nil {
+				return bytes, err
+			}
+			err = d.Copier.Verify(ctx, store, contentOf(v), count)
+			store.Close()
+			if err != nil {
+				return bytes, fmt.Errorf("volume %s: %w", v.Name, err)
+			}
+		default:
+			return bytes, fmt.Errorf("volume %s: engine %q is not known", v.Name, v.Engine)
+		}
+		end()
+	}
+	return bytes, nil
+}

@@ -1,0 +1,206 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/journal/durable"
+	"github.com/snaprestore/snaprestore/restore/archive"
+	"github.com/snaprestore/snaprestore/restore/copyengine"
+	"github.com/snaprestore/snaprestore/restore/fault"
+	"github.com/snaprestore/snaprestore/restore/plan"
+	"github.com/snaprestore/snaprestore/restore/snapshot"
+)
+
+// stage writes the new tree of every volume beside the old one, while the
+// workload runs, and syncs them all. The snapshot is verified on the way:
+// what is damaged ends here, before anything is stopped.
+func (d *Domain) stage(ctx context.Context, log *journal.Log, p *plan.Plan) error {
+	op := log.Op
+	if err := d.makeVolumes(ctx, log, p); err != nil {
+		return err
+	}
+	d.phase(op.ID, "stage")
+	devices := map[uint64]*durable.Dir{}
+	defer func() {
+		for _, dir := range devices {
+			dir.Close()
+		}
+	}()
+	for i := range op.Volumes {
+		v := &op.Volumes[i]
+		dir, err := durable.Open(v.Dir, d.Fail)
+		if err != nil {
+			return fmt.Errorf("open the directory of volume %s: %w", v.Name, err)
+		}
+		device, err := dir.Device()
+		if err == nil && !v.Keep {
+			err = d.stageVolume(ctx, op, dir, v, p.Snapshot)
+		}
+		if _, have := devices[device]; have || err != nil {
+			dir.Close()
+		} else {
+			devices[device] = dir
+		}
+		if err != nil {
+			return fmt.Errorf("volume %s: %w", v.Name, err)
+		}
+	}
+	d.phase(op.ID, "sync")
+	for _, dir := range devices {
+		if err := dir.SyncFS(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Domain) stageVolume(ctx context.Context, op *journal.Operation, dir *durable.Dir, v *journal.Volume, snap snapshot.Snapshot) error {
+	if err := dir.Mkdir(v.Stage, 0o700); err != nil {
+		return err
+	}
+	if err := dir.Sync(); err != nil {
+		return err
+	}
+	sub, err := dir.OpenDir(v.Stage)
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	root, err := sub.Root()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return d.load(ctx, op.ID, v.Name, snap, v.Index, root)
+}
+
+// load writes one volume of a snapshot into an empty directory.
+func (d *Domain) load(ctx context.Context, op, name string, snap snapshot.Snapshot, index int, into *os.Root) error {
+	sv := snap.Volumes[index]
+	progress, end := d.meter(op, name, sv.Bytes, sv.Files)
+	switch sv.Engine {
+	case treeEngine:
+		tree, err := d.openTree(sv.Tree)
+		if errors.Is(err, fs.ErrNotExist) {
+			return fault.New(fault.NotFound, "the kept tree %s is no longer there: %w", sv.Tree, err).
+				WithHint("docker snaprestore ls")
+		}
+		if err != nil {
+			return err
+		}
+		defer tree.Close()
+		err = archive.Copy(ctx, tree, into, progress)
+		if err != nil {
+			return err
+		}
+	case d.Copier.Name():
+		store, err := d.snapshots.Content(snap.ID)
+		if err != nil {
+			return err
+		}
+		defer store.Close()
+		if err := d.Copier.Load(ctx, store, contentOf(sv), into, progress); err != nil {
+			return err
+		}
+	default:
+		return fault.New(fault.Failed, "it is stored by engine %q, which this version does not have", sv.Engine).
+			WithHint("install the newer docker-snaprestore that made it")
+	}
+	end()
+	return nil
+}
+
+func contentOf(sv snapshot.Volume) copyengine.Content {
+	return copyengine.Content{File: sv.File, SHA256: sv.SHA256, Bytes: sv.Bytes, Files: sv.Files, Stored: sv.Stored}
+}
+
+// makeVolumes makes the volumes that do not exist, and records where they lie.
+func (d *Domain) makeVolumes(ctx context.Context, log *journal.Log, p *plan.Plan) error {
+	made := false
+	for i := range p.Volumes {
+		if p.Volumes[i].Create == nil {
+			continue
+		}
+		made = true
+		created, err := d.Engine.CreateVolume(ctx, *p.Volumes[i].Create)
+		if err != nil {
+			return fmt.Errorf("make volume %s: %w", p.Volumes[i].Name, err)
+		}
+		at, err := placeOf(created)
+		if err != nil {
+			return placeFault(created.Name, err)
+		}
+		if err := d.check(created.Name, at); err != nil {
+			return err
+		}
+		log.Op.Volumes[i].Dir, log.Op.Volumes[i].Live = at.dir, at.live
+	}
+	if !made {
+		return nil
+	}
+	return log.Write(journal.Staging)
+}
+
+// unstage removes what stage made.
+func (d *Domain) unstage(ctx context.Context, op *journal.Operation) error {
+	var failed []error
+	for i := range op.Volumes {
+		if op.Volumes[i].Dir == "" {
+			continue
+		}
+		if err := d.bring(op.ID, &op.Volumes[i], toOld); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// removeCreated removes the volumes that an operation made and gave up. One
+// that holds anything was not made by it, or is in use already, and stays.
+func (d *Domain) removeCreated(ctx context.Context, op *journal.Operation) error {
+	var failed []error
+	for _, v := range op.Volumes {
+		if !v.Created {
+			continue
+		}
+		err := d.removeEmpty(ctx, v.Name)
+		if err != nil && !errors.Is(err, ErrNoSuch) {
+			failed = append(failed, fmt.Errorf("remove volume %s, which was made for this: %w", v.Name, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func (d *Domain) removeEmpty(ctx context.Context, name string) error {
+	v, err := d.Engine.Volume(ctx, name)
+	if err != nil {
+		return err
+	}
+	at, err := placeOf(v)
+	if err != nil {
+		return err
+	}
+	dir, err := durable.Open(at.dir, d.Fail)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	live, err := dir.OpenDir(at.live)
+	if err != nil {
+		return err
+	}
+	defer live.Close()
+	entries, err := live.Names()
+	if err != nil {
+		return err
+	}
+	if len(entries) > 0 {
+		return errors.New("it is not empty")
+	}
+	return d.Engine.RemoveVolume(ctx, name)
+}

@@ -1,0 +1,277 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"sort"
+	"strings"
+
+	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/restore/fault"
+	"github.com/snaprestore/snaprestore/restore/plan"
+)
+
+// Labels that Compose puts on what it makes.
+const (
+	labelProject   = "com.docker.compose.project"
+	labelService   = "com.docker.compose.service"
+	labelVolume    = "com.docker.compose.volume"
+	labelDependsOn = "com.docker.compose.depends_on"
+	labelOneOff    = "com.docker.compose.oneoff"
+	labelConfig    = "com.docker.compose.config-hash"
+	labelTask      = "com.docker.swarm.task.id"
+)
+
+// inventory is what the engine has, read once for a plan.
+type inventory struct {
+	host       Host
+	containers []Container
+	volumes    map[string]Volume
+}
+
+func (d *Domain) inventory(ctx context.Context) (*inventory, error) {
+	host, err := d.Engine.Host(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ask the engine: %w", err)
+	}
+	containers, err := d.Engine.Containers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	volumes, err := d.Engine.Volumes(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list volumes: %w", err)
+	}
+	inv := &inventory{host: host, volumes: map[string]Volume{}}
+	for _, c := range containers {
+		if c.ID != d.Self {
+			inv.containers = append(inv.containers, c)
+		}
+	}
+	sort.Slice(inv.containers, func(i, j int) bool { return inv.containers[i].Name < inv.containers[j].Name })
+	for _, v := range volumes {
+		inv.volumes[v.Name] = v
+	}
+	return inv, nil
+}
+
+// project gives the containers of a Compose project, without one-off ones of
+// "compose run" unless they are up.
+func (inv *inventory) project(name string) (out []Container) {
+	for _, c := range inv.containers {
+		if name == "" || c.Labels[labelProject] != name {
+			continue
+		}
+		if c.Labels[labelOneOff] == "True" && !c.Up() {
+			continue
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+var anonymousName = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// anonymous reports whether the engine named the volume itself.
+func anonymous(name string) bool { return anonymousName.MatchString(name) }
+
+// users gives every container that mounts one of the volumes, by name or as a
+// bind of its directory or of something inside it.
+func (inv *inventory) users(volumes map[string]Volume) (out []Container) {
+	for _, c := range inv.containers {
+		for _, m := range c.Mounts {
+			if _, ok := used(m, volumes); ok {
+				out = append(out, c)
+				break
+			}
+		}
+	}
+	return out
+}
+
+// used gives the volume that a mount uses.
+func used(m Mount, volumes map[string]Volume) (string, bool) {
+	switch m.Type {
+	case "volume":
+		_, ok := volumes[m.Name]
+		return m.Name, ok
+	case "bind":
+		for name, v := range volumes {
+			if within(m.Source, v.Mountpoint) {
+				return name, true
+			}
+		}
+	}
+	return "", false
+}
+
+// within reports whether path is dir or lies below it.
+func within(path, dir string) bool {
+	if dir == "" {
+		return false
+	}
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
+}
+
+// dependency is one entry of the depends_on label.
+type dependency struct {
+	service, condition string
+}
+
+// dependencies reads the label: "db:service_healthy:false,cache:service_started:true".
+func dependencies(c Container) (out []dependency) {
+	for _, field := range strings.Split(c.Labels[labelDependsOn], ",") {
+		parts := strings.Split(field, ":")
+		if parts[0] == "" {
+			continue
+		}
+		dep := dependency{service: parts[0], condition: "service_started"}
+		if len(parts) > 1 && parts[1] != "" {
+			dep.condition = parts[1]
+		}
+		out = append(out, dep)
+	}
+	return out
+}
+
+// withDependents adds to users every container of their projects that depends
+// on one of them, directly or not: it would run on with what it read of the
+// old data.
+func (inv *inventory) withDependents(users []Container) []Container {
+	in := map[string]bool{}
+	services := map[[2]string]bool{}
+	add := func(c Container) {
+		in[c.ID] = true
+		if s := c.Labels[labelService]; s != "" {
+			services[[2]string{c.Labels[labelProject], s}] = true
+		}
+	}
+	for _, c := range users {
+		add(c)
+	}
+	for grown := true; grown; {
+		grown = false
+		for _, c := range inv.containers {
+			if in[c.ID] || c.Labels[labelProject] == "" {
+				continue
+			}
+			for _, dep := range dependencies(c) {
+				if services[[2]string{c.Labels[labelProject], dep.service}] {
+					add(c)
+					grown = true
+					break
+				}
+			}
+		}
+	}
+	var out []Container
+	for _, c := range inv.containers {
+		if in[c.ID] {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// levels gives each container its place in the start order: one more than the
+// highest of what it depends on among them. A circle, which Compose refuses,
+// is cut where it closes.
+func levels(containers []Container) map[string]int {
+	byService := map[[2]string][]Container{}
+	for _, c := range containers {
+		key := [2]string{c.Labels[labelProject], c.Labels[labelService]}
+		byService[key] = append(byService[key], c)
+	}
+	level := map[string]int{}
+	const visiting = -1
+	var visit func(c Container) int
+	visit = func(c Container) int {
+		if n, ok := level[c.ID]; ok {
+			return max(n, 0)
+		}
+		level[c.ID] = visiting
+		n := 0
+		for _, dep := range dependencies(c) {
+			for _, other := range byService[[2]string{c.Labels[labelProject], dep.service}] {
+				if other.ID != c.ID && level[other.ID] != visiting {
+					n = max(n, visit(other)+1)
+				}
+			}
+		}
+		level[c.ID] = n
+		return n
+	}
+	for _, c := range containers {
+		visit(c)
+	}
+	return level
+}
+
+// involve inspects the containers that an operation will stop, and refuses
+// those that a stop would destroy or that something else would start again.
+func (d *Domain) involve(ctx context.Context, containers []Container, project string, grace *int) ([]plan.Container, error) {
+	level := levels(containers)
+	var out []plan.Container
+	for _, listed := range containers {
+		c, err := d.Engine.Container(ctx, listed.ID)
+		if errors.Is(err, ErrNoSuch) {
+			continue // removed since it was listed
+		}
+		if err != nil {
+			return nil, fmt.Errorf("inspect container %s: %w", listed.Name, err)
+		}
+		if c.Up() && c.AutoRemove {
+			return nil, fault.New(fault.Failed, "stop container %s: it was started with --rm, so a stop would delete it", c.Name).
+				WithState("nothing was changed").
+				WithHint("end it first: docker stop %s", c.Name)
+		}
+		if c.Labels[labelTask] != "" && c.Up() {
+			return nil, fault.New(fault.Failed, "stop container %s: it is a task of a swarm service, which swarm would start again", c.Name).
+				WithState("nothing was changed").
+				WithHint("scale the service to 0 first: docker service scale SERVICE=0")
+		}
+		stop := grace
+		if stop == nil {
+			stop = c.StopTimeout
+		}
+		out = append(out, plan.Container{
+			Container: journal.Container{
+				ID: c.ID, Name: c.Name,
+				Service: c.Labels[labelService], Project: c.Labels[labelProject],
+				Running: c.Up(), Paused: c.State == "paused", Health: c.HealthCheck,
+				Policy: c.Policy, Level: level[c.ID], StopTimeout: stop,
+				Await: awaited(c, containers),
+			},
+			Image:   c.Image,
+			ImageID: c.ImageID,
+			Foreign: c.Labels[labelProject] != project,
+		})
+	}
+	sort.SliceStable(out, func(i, j int) bool {
+		if out[i].Level != out[j].Level {
+			return out[i].Level < out[j].Level
+		}
+		return out[i].Name < out[j].Name
+	})
+	return out, nil
+}
+
+// awaited reports whether a container of the set is to be started only when c
+// is healthy.
+func awaited(c Container, set []Container) bool {
+	for _, other := range set {
+		if other.Labels[labelProject] != c.Labels[labelProject] {
+			continue
+		}
+		for _, dep := range dependencies(other) {
+			if dep.service == c.Labels[labelService] && dep.condition == "service_healthy" && c.HealthCheck {
+				return true
+			}
+		}
+	}
+	return false
+}
