@@ -214,7 +214,7 @@ func (d *Domain) Create(ctx context.Context, id string, r plan.Create) (snapshot
 		return none, fault.New(fault.Failed, "snapshot: unknown consistency %q", r.Consistency).
 			WithState("nothing was changed").WithHint("use --consistency pause, stop or live")
 	}
-	if err := d.snapshots.CheckName(r.Name); err != nil {
+	if err := d.checkName(r.Name); err != nil {
 		return none, err
 	}
 	inv, err := d.inventory(ctx)
@@ -324,6 +324,17 @@ func (d *Domain) create(ctx context.Context, id string, r plan.Create, inv *inve
 			WithHint("docker ps -a; docker unpause or docker start what is not running")
 	}
 	return snap, nil
+}
+
+// checkName refuses a name that a new snapshot cannot have; "" is none.
+func (d *Domain) checkName(name string) error {
+	if name == "" {
+		return nil
+	}
+	if err := snapshot.CheckName(name); err != nil {
+		return err
+	}
+	return d.snapshots.NameFree(name)
 }
 
 func describe(s *selection) string {

@@ -21,7 +21,7 @@ func (d *Domain) keepSafety(ctx context.Context, op *journal.Operation) error {
 	}
 	if _, err := d.snapshots.Load(op.Safety); err != nil {
 		snap := snapshot.Snapshot{
-			ID: op.Safety, Name: "pre-" + string(op.Kind) + "-" + op.ID, Kind: snapshot.Safety,
+			ID: op.Safety, Name: snapshot.SafetyName(op.Kind, op.ID), Kind: snapshot.Safety,
 			Created: time.Now().UTC(), Project: op.Project, Operation: op.ID,
 			Tool: build.Version, Engine: inv.host.Version,
 		}

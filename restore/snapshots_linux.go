@@ -4,16 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"time"
 
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/journal/durable"
-	"github.com/snaprestore/snaprestore/restore/event"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/plan"
-	"github.com/snaprestore/snaprestore/restore/portable"
 	"github.com/snaprestore/snaprestore/restore/snapshot"
 )
 
@@ -149,65 +146,6 @@ func (d *Domain) share(ctx context.Context, ref, project string) (snapshot.Snaps
 		return s, nil, err
 	}
 	return s, held, nil
-}
-
-// Export writes a snapshot in its portable form.
-func (d *Domain) Export(ctx context.Context, ref, project string, gzip bool, w io.Writer) (snapshot.Snapshot, error) {
-	s, held, err := d.share(ctx, ref, project)
-	if err != nil {
-		return s, err
-	}
-	defer held.Release()
-	progress, end := d.meter("", s.ID, s.Bytes(), 0)
-	if err := portable.Export(ctx, d.snapshots, s, gzip, w, progress); err != nil {
-		return s, err
-	}
-	end()
-	return s, nil
-}
-
-// Import stores an archive as a new snapshot.
-func (d *Domain) Import(ctx context.Context, id string, r io.Reader, name string) (snapshot.Snapshot, error) {
-	none := snapshot.Snapshot{}
-	if err := d.snapshots.CheckName(name); err != nil {
-		return none, err
-	}
-	if err := d.snapshots.Sweep(d.busy); err != nil {
-		return none, err
-	}
-	op := &journal.Operation{ID: id, Kind: journal.Import, State: journal.Working, Created: time.Now().UTC(), Snapshot: id}
-	log, err := d.journal.Begin(ctx, op)
-	if err != nil {
-		return none, journalFault(err)
-	}
-	defer log.Release()
-	d.say(id, event.Event{Type: event.Started, Verb: "import"})
-	draft, err := d.snapshots.New(id)
-	if err != nil {
-		return none, d.abandonCreate(ctx, log, err)
-	}
-	defer draft.Close()
-	progress, end := d.meter(id, "archive", 0, 0)
-	snap, err := portable.Import(ctx, r, draft, progress)
-	if err != nil {
-		return none, d.abandonCreate(ctx, log, err)
-	}
-	end()
-	snap.ID, snap.Kind, snap.Operation = id, snapshot.Imported, id
-	if name != "" {
-		snap.Name = name
-	} else if d.snapshots.CheckName(snap.Name) != nil {
-		d.warn(id, "the name %s is taken here, so the imported snapshot has none", snap.Name)
-		snap.Name = ""
-	}
-	if err := draft.Commit(snap); err != nil {
-		return none, d.abandonCreate(ctx, log, err)
-	}
-	op.Outcome = &journal.Outcome{Result: journal.ResultDone}
-	if err := log.Close(); err != nil {
-		d.warn(id, "close operation %s: %v", id, err)
-	}
-	return snap, nil
 }
 
 // Verify reads snapshots whole and checks every byte: those named, or all.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/journal/durable"
-	"github.com/snaprestore/snaprestore/restore/archive"
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/plan"
@@ -94,8 +93,7 @@ func (d *Domain) load(ctx context.Context, op, name string, snap snapshot.Snapsh
 			return err
 		}
 		defer tree.Close()
-		err = archive.Copy(ctx, tree, into, progress)
-		if err != nil {
+		if err := d.copyTree(ctx, op, tree, into, index, progress); err != nil {
 			return err
 		}
 	case d.Copier.Name():
@@ -113,6 +111,21 @@ func (d *Domain) load(ctx context.Context, op, name string, snap snapshot.Snapsh
 	}
 	end()
 	return nil
+}
+
+// copyTree copies a kept tree, through a hidden place in the store.
+func (d *Domain) copyTree(ctx context.Context, op string, tree, into *os.Root, index int, p copyengine.Progress) error {
+	draft, err := d.snapshots.New(op)
+	if err != nil {
+		return err
+	}
+	defer draft.Close()
+	lost := func(path, reason string) { d.warn(op, "%s: %s", path, reason) }
+	content, err := d.Copier.Save(ctx, tree, draft.Root(), index, lost, func(int64, int64) {})
+	if err == nil {
+		err = d.Copier.Load(ctx, draft.Root(), content, into, p)
+	}
+	return errors.Join(err, d.snapshots.Discard(op))
 }
 
 func contentOf(sv snapshot.Volume) copyengine.Content {
