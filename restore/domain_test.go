@@ -228,3 +228,17 @@ func TestAnUnhealthyWorkloadIsRolledBack(t *testing.T) {
 	assert.Equal(t, read(t, trees["shop_db"]), "new")
 	checkRunning(t, e)
 }
+
+func TestDoctorFindsNothingWrongWithASoundEngine(t *testing.T) {
+	e, _ := shop(t)
+	d := open(t, e)
+	checks, err := d.Doctor(t.Context())
+	assert.NilError(t, err)
+	byName := map[string]plan.Check{}
+	for _, c := range checks {
+		byName[c.Name] = c
+		assert.Assert(t, c.Status != "failed", "%+v", c)
+	}
+	assert.Equal(t, byName["journal"].Status, "ok")
+	assert.Equal(t, byName["exchange"].Status, "ok")
+}
