@@ -2,9 +2,12 @@ package journal
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"sort"
@@ -30,7 +33,7 @@ func Exclusive(names ...string) (keys []Key) {
 }
 
 // Holder says who holds a lock. It is a hint for people, written after the
-// lock was taken.
+// lock was taken; of several shared holders it is the last one.
 type Holder struct {
 	Operation string    `json:"operation"`
 	Kind      Kind      `json:"kind"`
@@ -51,10 +54,14 @@ func (e *LockedError) Error() string {
 		e.Key, e.Holder.Operation, e.Holder.Kind, time.Since(e.Holder.Since).Round(time.Second))
 }
 
-// Locks are files in one directory that are locked with flock and never
-// unlinked: an unlinked lock file can have two holders. The kernel drops a
-// lock when its process dies (0.6 ms after SIGKILL, measured), so there is
-// nothing to clean up.
+// Locks are files in one directory that are locked with flock. The kernel
+// drops a lock when its process dies (0.6 ms after SIGKILL, measured), so
+// there is nothing to clean up.
+//
+// Lock files of workloads and volumes are never unlinked. That of an operation
+// goes with its record, while it is held exclusively; whoever locks a file
+// therefore looks whether it still has a name, and starts over if not. Without
+// that an unlinked lock file has two holders.
 type Locks struct {
 	dir *os.Root
 }
@@ -71,33 +78,37 @@ func OpenLocks(dir *durable.Dir) (*Locks, error) {
 // Close closes the directory; locks that are held stay held.
 func (l *Locks) Close() error { return l.dir.Close() }
 
-// Held is a set of locks that this process holds.
+// Held is a set of locks that this process holds, to be kept until Release:
+// files that nobody refers to are closed by the garbage collector.
 type Held struct {
-	files []*os.File
+	files []signed
+}
+
+// signed is a locked file and what was written into it.
+type signed struct {
+	*os.File
+	holder Holder
 }
 
 // pollInterval is how often a lock is tried while waiting for it.
 const pollInterval = 20 * time.Millisecond
 
 // Lock takes all keys, in sorted order so that two processes cannot wait for
-// each other. It waits at most wait for each key that is held, then returns a
-// LockedError and holds nothing.
+// each other. It waits at most wait in all, then returns a LockedError and
+// holds nothing.
 func (l *Locks) Lock(ctx context.Context, keys []Key, holder Holder, wait time.Duration) (*Held, error) {
-	keys = ordered(keys)
 	deadline := time.Now().Add(wait)
 	held := &Held{}
-	for _, key := range keys {
+	for _, key := range ordered(keys) {
 		f, err := l.one(ctx, key, deadline)
 		if err != nil {
 			held.Release()
 			return nil, err
 		}
-		held.files = append(held.files, f)
-		if !key.Shared {
-			if err := sign(f, holder); err != nil {
-				held.Release()
-				return nil, fmt.Errorf("sign lock %s: %w", key.Name, err)
-			}
+		held.files = append(held.files, signed{f, holder})
+		if err := sign(f, holder); err != nil {
+			held.Release()
+			return nil, fmt.Errorf("sign lock %s: %w", key.Name, err)
 		}
 	}
 	return held, nil
@@ -121,43 +132,111 @@ func ordered(keys []Key) []Key {
 	return kept
 }
 
-// fileName makes one directory entry of any key.
-func fileName(key string) string { return url.PathEscape(key) }
+// fileName makes one directory entry of any key. A long one, which a file
+// system would refuse, keeps its beginning for people and gets a digest.
+func fileName(key string) string {
+	name := url.PathEscape(key)
+	if len(name) <= 200 {
+		return name
+	}
+	sum := sha256.Sum256([]byte(key))
+	return name[:128] + "~" + hex.EncodeToString(sum[:])
+}
 
 func (l *Locks) one(ctx context.Context, key Key, deadline time.Time) (*os.File, error) {
-	f, err := l.dir.OpenFile(fileName(key.Name), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open lock %s: %w", key.Name, err)
-	}
 	how := unix.LOCK_EX
 	if key.Shared {
 		how = unix.LOCK_SH
 	}
 	for {
-		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return f, nil
-		case err == unix.EINTR:
-			continue
-		case err != unix.EWOULDBLOCK:
-			f.Close()
+		f, err := l.try(key.Name, how)
+		if err != nil {
 			return nil, fmt.Errorf("lock %s: %w", key.Name, err)
+		}
+		if f.free {
+			return f.File, nil
 		}
 		left := time.Until(deadline)
 		if left <= 0 {
-			locked := &LockedError{Key: key.Name, Holder: whose(f)}
+			locked := &LockedError{Key: key.Name, Holder: whose(f.File)}
 			f.Close()
 			return nil, locked
 		}
+		f.Close()
 		select {
 		case <-ctx.Done():
-			f.Close()
-			return nil, ctx.Err()
+			return nil, fmt.Errorf("wait for %s: %w", key.Name, ctx.Err())
 		case <-time.After(min(left, pollInterval)):
 		}
 	}
 }
+
+// tried is a lock file after one attempt to lock it.
+type tried struct {
+	*os.File
+	free bool // it was, and is locked now
+}
+
+// try opens and locks a key's file, without waiting for a holder.
+func (l *Locks) try(key string, how int) (tried, error) {
+	for {
+		f, err := l.dir.OpenFile(fileName(key), os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return tried{}, err
+		}
+		free, err := flock(f, how)
+		if err != nil {
+			f.Close()
+			return tried{}, err
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+			f.Close()
+			return tried{}, err
+		}
+		if free && st.Nlink == 0 {
+			f.Close() // forgotten between the open and the lock
+			continue
+		}
+		return tried{File: f, free: free}, nil
+	}
+}
+
+// flock locks f where nobody else has it locked.
+func flock(f *os.File, how int) (free bool, err error) {
+	for {
+		switch err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err {
+		case nil:
+			return true, nil
+		case unix.EINTR:
+		case unix.EWOULDBLOCK:
+			return false, nil
+		default:
+			return false, err
+		}
+	}
+}
+
+// taken reports whether a process holds the key, without making its file.
+func (l *Locks) taken(key string) (bool, error) {
+	f, err := l.dir.OpenFile(fileName(key), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look at lock %s: %w", key, err)
+	}
+	defer f.Close()
+	free, err := flock(f, unix.LOCK_SH)
+	if err != nil {
+		return false, fmt.Errorf("look at lock %s: %w", key, err)
+	}
+	return !free, nil
+}
+
+// forget unlinks the file of a key that the caller holds exclusively and that
+// no operation will have again.
+func (l *Locks) forget(key string) { l.dir.Remove(fileName(key)) }
 
 // sign writes the holder into its lock file, for those who find it locked.
 func sign(f *os.File, holder Holder) error {
@@ -180,6 +259,7 @@ func ignoreSpace(err error) error {
 	return err
 }
 
+// whose reads the signature; a torn or missing one is nobody's.
 func whose(f *os.File) (holder Holder) {
 	data := make([]byte, 512)
 	n, _ := f.ReadAt(data, 0)
@@ -199,6 +279,11 @@ func (h *Held) Release() {
 		return
 	}
 	for _, f := range h.files {
+		// A name that stays behind would be shown for the next holder, who may
+		// not have signed yet, or for a shared one.
+		if by := whose(f.File); by.Operation == f.holder.Operation && by.Since.Equal(f.holder.Since) {
+			f.Truncate(0)
+		}
 		f.Close()
 	}
 	h.files = nil

@@ -9,8 +9,10 @@
 // number. A takeover raises the epoch under that lock.
 //
 // A crash leaves the last record that was renamed into place, and temporary
-// files that nobody reads. A record whose checksum or owner is wrong stops
-// everything that would rest on it.
+// files that nobody reads, which a later operation removes. A record whose
+// checksum or owner is wrong, and one with a field that this version does not
+// know, stops everything that would rest on it; a new field is therefore a new
+// format.
 package journal
 
 import (
@@ -32,6 +34,9 @@ const (
 	Remove  Kind = "rm"
 	Import  Kind = "import"
 )
+
+// Kinds lists all kinds.
+func Kinds() []Kind { return []Kind{Create, Restore, Undo, Remove, Import} }
 
 // Operation is the state of one operation: the body of a record.
 type Operation struct {
@@ -121,7 +126,7 @@ type Outcome struct {
 	Recovered bool `json:"recovered,omitempty"`
 }
 
-// Volume results.
+// The results.
 const (
 	ResultDone       = "done"
 	ResultRolledBack = "rolled-back"

@@ -1,6 +1,9 @@
 package durable
 
-import "errors"
+import (
+	"errors"
+	"io/fs"
+)
 
 // Op names a kind of durable step.
 type Op string
@@ -16,7 +19,6 @@ const (
 	OpExchange Op = "exchange"
 	OpSymlink  Op = "symlink"
 	OpUnlink   Op = "unlink"
-	OpRmdir    Op = "rmdir"
 	OpRemove   Op = "removeall" // a whole tree; not atomic
 	OpChmod    Op = "chmod"
 )
@@ -24,12 +26,13 @@ const (
 // Step is one durable step about to be done, or just done.
 type Step struct {
 	Op   Op
-	Dir  string // path of the directory in which it happens, for people
-	Name string // entry in Dir, "" for the directory itself
-	To   string // the other name of a rename, exchange or symlink
-	ToIn string // the other directory of a rename or exchange across two, else ""
-	Data []byte // content of a created file
-	Done bool   // false before the step, true after it succeeded
+	Dir  string      // path of the directory in which it happens, for people
+	Name string      // entry in Dir, "" for the directory itself
+	To   string      // the other name of a rename, exchange or symlink
+	ToIn string      // the other directory of a rename or exchange across two, else ""
+	Data []byte      // content of a created file
+	Mode fs.FileMode // permission bits of mkdir, create and chmod
+	Done bool        // false before the step, true after it succeeded
 }
 
 // Failpoint is called before and after every step. An error before it means
@@ -38,6 +41,13 @@ type Step struct {
 // it can go on.
 type Failpoint func(Step) error
 
-// ErrForeign says that a file which only root may write belongs to, or may be
-// written by, somebody else. Such a file is not believed.
-var ErrForeign = errors.New("owned or writable by another user")
+// Why a file or directory is not believed.
+var (
+	// ErrForeign: what only this user may write belongs to, or may be written
+	// by, somebody else.
+	ErrForeign = errors.New("owned or writable by another user")
+	// ErrNotFile: a directory, a fifo or the like stands where a file belongs.
+	ErrNotFile = errors.New("not a regular file")
+	// ErrTooLarge: nothing that this program writes is that large.
+	ErrTooLarge = errors.New("too large")
+)
