@@ -101,6 +101,8 @@ func (l *Log) put(suffix string, state State, seq int) error {
 }
 
 // Prepare records PREPARED, after both records that may follow it lie ready.
+// Doing it again replaces all three by the operation as it is now; a crash in
+// between leaves records that differ in what was changed and in nothing else.
 // Op must not be changed from here to Decide.
 func (l *Log) Prepare() error {
 	if err := check(l.recorded, Prepared); err != nil {

@@ -38,7 +38,7 @@ var transitions = []struct {
 	{Working, []State{Working, Starting, Closed}},
 	{Staging, []State{Staging, Stopping, Aborting}},
 	{Stopping, []State{Stopping, Prepared, Aborting}},
-	{Prepared, []State{Committed, Aborting}},
+	{Prepared, []State{Prepared, Committed, Aborting}},
 	{Committed, []State{Committed, Starting}},
 	{Aborting, []State{Aborting, Starting}},
 	{Starting, []State{Starting, Closed}},

@@ -245,7 +245,8 @@ func (d *Domain) lock(ctx context.Context, id string, kind journal.Kind, keys []
 }
 
 // refuseInterrupted fails where an open operation has one of these keys on
-// record. Since the caller holds the keys, its process is dead.
+// record. Since the caller holds the keys, its process is dead. What is only
+// shared (a snapshot that is read) is in nobody's way.
 func (d *Domain) refuseInterrupted(keys []journal.Key) error {
 	open, err := d.journal.Open()
 	if err != nil {
@@ -253,7 +254,7 @@ func (d *Domain) refuseInterrupted(keys []journal.Key) error {
 	}
 	wanted := map[string]bool{}
 	for _, key := range keys {
-		wanted[key.Name] = true
+		wanted[key.Name] = !key.Shared
 	}
 	for _, op := range open {
 		for _, key := range op.Locks {

@@ -120,7 +120,7 @@ func (d *Domain) swap(ctx context.Context, log *journal.Log) (plan.Restored, err
 			return d.goBack(ctx, log, err)
 		}
 	}
-	if err := d.expel(ctx, op); err != nil {
+	if err := d.expel(ctx, log); err != nil {
 		return d.goBack(ctx, log, err)
 	}
 	d.phase(op.ID, "commit")

@@ -23,22 +23,27 @@ const expelInterval = 50 * time.Millisecond
 
 // expel waits, with the fences up, until no process has one of the old trees
 // mounted. A container that was started before its volume was fenced, or is
-// being started, runs on the old data: one that the operation knows is
-// stopped, any other makes the operation give way (an error).
+// being started, runs on the old data: it is put on record, stopped, and
+// started again with the others. One that a stop would delete makes the
+// operation give way (an error).
 //
 // No new one can come: the engine refuses to start a container on a dangling
 // directory (measured, 20.10 and 28.5).
-func (d *Domain) expel(ctx context.Context, op *journal.Operation) error {
+func (d *Domain) expel(ctx context.Context, log *journal.Log) error {
+	op := log.Op
 	deadline := time.Now().Add(expelTimeout)
 	for {
 		up, err := d.usersUp(ctx, op)
 		if err != nil {
 			return err
 		}
+		if err := d.record(ctx, log, up); err != nil {
+			return err
+		}
 		for _, c := range up {
 			known := op.Find(c.ID)
 			if known == nil {
-				return fmt.Errorf("container %s came up on the volumes meanwhile", c.Name)
+				continue // it was removed between the two looks
 			}
 			if err := d.disarm(ctx, *known); err != nil {
 				return err
@@ -46,7 +51,6 @@ func (d *Domain) expel(ctx context.Context, op *journal.Operation) error {
 			if err := d.stop(ctx, op.ID, *known); err != nil {
 				return err
 			}
-			known.Running = true // somebody wants it to run
 		}
 		holders, err := d.holders(op.ID)
 		if err != nil {
@@ -56,7 +60,10 @@ func (d *Domain) expel(ctx context.Context, op *journal.Operation) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("process %d still has the old data mounted after %s", first(holders), expelTimeout)
+			if len(holders) == 0 {
+				return fmt.Errorf("container %s is started again and again", up[0].Name)
+			}
+			return fmt.Errorf("process %d still has the old data mounted after %s", holders[0], expelTimeout)
 		}
 		select {
 		case <-ctx.Done():
@@ -66,11 +73,38 @@ func (d *Domain) expel(ctx context.Context, op *journal.Operation) error {
 	}
 }
 
-func first(pids []int) int {
-	if len(pids) == 0 {
-		return 0
+// record puts containers that came up during the operation on its record, as
+// running, before they are stopped.
+func (d *Domain) record(ctx context.Context, log *journal.Log, up []Container) error {
+	op := log.Op
+	changed := false
+	for _, c := range up {
+		if known := op.Find(c.ID); known != nil {
+			changed = changed || !known.Running
+			known.Running = true // somebody wants it to run
+			continue
+		}
+		more, err := d.involve(ctx, []Container{c}, op.Project, nil)
+		if err != nil {
+			return err
+		}
+		for _, m := range more {
+			m.Level = lastLevel(op)
+			op.Containers = append(op.Containers, m.Container)
+			changed = true
+		}
 	}
-	return pids[0]
+	if !changed {
+		return nil
+	}
+	return log.Prepare()
+}
+
+func lastLevel(op *journal.Operation) (level int) {
+	for _, c := range op.Containers {
+		level = max(level, c.Level)
+	}
+	return level
 }
 
 // usersUp lists the containers that are up and use the operation's volumes.
