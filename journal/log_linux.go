@@ -101,9 +101,9 @@ func (l *Log) put(suffix string, state State, seq int) error {
 }
 
 // Prepare records PREPARED, after both records that may follow it lie ready.
-// Doing it again replaces all three by the operation as it is now; a crash in
-// between leaves records that differ in what was changed and in nothing else.
-// Op must not be changed from here to Decide.
+// Doing it again replaces all three by the operation as it is now: what is
+// changed in Op is decided with only after that. A crash in between leaves
+// records that differ in what was changed and in nothing else.
 func (l *Log) Prepare() error {
 	if err := check(l.recorded, Prepared); err != nil {
 		return fmt.Errorf("record operation %s: %w", l.Op.ID, err)
@@ -137,7 +137,7 @@ func (l *Log) Decide(state State) error {
 		if err != nil {
 			return fmt.Errorf("decide operation %s as %s: %w: %w", l.Op.ID, state, ErrInDoubt, err)
 		}
-		l.seq++
+		l.seq += 2 // or one too many, when a second Prepare was cut short
 		l.Op.State, l.recorded = state, state
 		return nil
 	}

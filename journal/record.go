@@ -28,7 +28,7 @@ var (
 type Envelope struct {
 	// Format is the version of the layout.
 	Format int `json:"format"`
-	// Seq grows by one with every record of the operation.
+	// Seq grows with every record of the operation.
 	Seq int `json:"seq"`
 	// Epoch is 0 for the process that began the operation and grows by one
 	// with every takeover; it shows in the first record written after it.

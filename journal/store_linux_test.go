@@ -288,6 +288,10 @@ func life(decision State) []func(s *Store, op *Operation, log **Log) error {
 		write(Staging),
 		write(Stopping),
 		func(_ *Store, _ *Operation, log **Log) error { return (*log).Prepare() },
+		func(_ *Store, op *Operation, log **Log) error {
+			op.Containers = append(op.Containers, Container{ID: "c2", Name: "late"})
+			return (*log).Prepare()
+		},
 		func(_ *Store, _ *Operation, log **Log) error { return (*log).Decide(decision) },
 		write(decision),
 		write(Starting),
@@ -303,7 +307,7 @@ func life(decision State) []func(s *Store, op *Operation, log **Log) error {
 // whoever takes over ends the operation, and nothing else stays behind.
 func TestACrashAnywhereLeavesTheOldRecordOrTheNew(t *testing.T) {
 	for _, decision := range []State{Committed, Aborting} {
-		states := []State{"", Staging, Staging, Stopping, Prepared, decision, decision, Starting, Closed}
+		states := []State{"", Staging, Staging, Stopping, Prepared, Prepared, decision, decision, Starting, Closed}
 		points := 0
 		for k := 0; ; k++ {
 			path := tempDir(t)
@@ -396,17 +400,20 @@ func finish(t *testing.T, s *Store, id string, state, decision State) {
 	assert.NilError(t, log.Close())
 }
 
-func TestRecordsAreNumberedWithoutAGapThroughADecision(t *testing.T) {
+func TestRecordsAreNumberedUpwardsThroughADecision(t *testing.T) {
 	for _, decision := range []State{Committed, Aborting} {
 		s := openStore(t, tempDir(t), nil)
 		op := example()
 		var log *Log
-		for i, call := range life(decision) {
+		last := 0
+		for _, call := range life(decision) {
 			assert.NilError(t, call(s, op, &log))
-			_, env, err := s.load(op.ID)
+			got, env, err := s.load(op.ID)
 			assert.NilError(t, err)
-			assert.Equal(t, env.Seq, i+1)
+			assert.Assert(t, env.Seq > last, "%d after %d", env.Seq, last)
+			last = env.Seq
 			assert.Equal(t, env.Epoch, 0)
+			assert.DeepEqual(t, got.Containers, op.Containers)
 		}
 	}
 }
