@@ -1,0 +1,137 @@
+package portable
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/snaprestore/snaprestore/restore/archive"
+	"github.com/snaprestore/snaprestore/restore/copyengine"
+	"github.com/snaprestore/snaprestore/restore/fault"
+	"github.com/snaprestore/snaprestore/restore/snapshot"
+)
+
+// Export writes the snapshot to w in the portable form; with gzip in the
+// heritage layout. It checks what is stored while it reads: damage is an error
+// of kind fault.Corrupt. After any error what w has got is torn, and Import
+// refuses it.
+func Export(ctx context.Context, store *snapshot.Store, snap snapshot.Snapshot, gzip bool, w io.Writer, watch Watch) error {
+	if len(snap.Volumes) == 0 {
+		return fault.New(fault.Failed, "export snapshot %s: it holds no volume", snap.ID).
+			WithHint("docker snaprestore inspect %s shows what it holds", snap.ID)
+	}
+	for _, v := range snap.Volumes {
+		if gzip && target(v) == "" {
+			return fault.New(fault.Failed, "export snapshot %s: no container mounts volume %s, and the gzip layout names volumes by their mount", snap.ID, v.Name).
+				WithState("nothing was written").
+				WithHint("docker snaprestore export %s without --gzip keeps its name", snap.ID)
+		}
+	}
+	form := archive.Zstd
+	if gzip {
+		form = archive.Gzip
+	}
+	z := archive.Compress(w, form)
+	err := write(ctx, store, snap, gzip, archive.NewWriter(z), watch)
+	if e := z.Close(); err == nil {
+		err = e
+	}
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("export snapshot %s: %w", snap.ID, err)
+	}
+	return err
+}
+
+// write writes the tar stream. It is ended only when all of it was right.
+func write(ctx context.Context, store *snapshot.Store, snap snapshot.Snapshot, gzip bool, w *archive.Writer, watch Watch) error {
+	data, err := manifest(snap)
+	if err != nil {
+		return err
+	}
+	if err := text(w, Manifest, data, snap.Created); err != nil {
+		return err
+	}
+	if !gzip {
+		data, err := snapshot.Encode(snap)
+		if err != nil {
+			return err
+		}
+		if err := text(w, snapshot.File, data, snap.Created); err != nil {
+			return err
+		}
+	}
+	ex := exporter{ctx: ctx, store: store, id: snap.ID, w: w, watch: watch, buf: make([]byte, buffer)}
+	for i, v := range snap.Volumes {
+		if err := ex.stored(i, v); err != nil {
+			return fmt.Errorf("volume %s: %w", v.Name, err)
+		}
+	}
+	return w.Close()
+}
+
+// text writes a file of the top.
+func text(w *archive.Writer, name string, data []byte, at time.Time) error {
+	err := w.WriteEntry(&archive.Entry{Path: name, Type: archive.File, Mode: 0o644, ModTime: at.Truncate(time.Second), Size: int64(len(data))})
+	if err == nil {
+		_, err = w.Write(data)
+	}
+	return err
+}
+
+type exporter struct {
+	ctx   context.Context
+	store *snapshot.Store
+	id    string
+	w     *archive.Writer
+	watch Watch
+	buf   []byte
+}
+
+// stored copies a volume out of the file that the copy engine "archive" made.
+func (ex exporter) stored(index int, v snapshot.Volume) error {
+	if v.Engine != engine {
+		return fault.New(fault.Failed, "the copy engine %q stored it, which this version does not have", v.Engine).
+			WithHint("docker snaprestore version tells which this is; the one that made the snapshot can export it")
+	}
+	root, err := ex.store.Content(ex.id)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	in, err := archive.Open(root, copyengine.Content{File: v.File, SHA256: v.SHA256, Bytes: v.Bytes, Files: v.Files, Stored: v.Stored})
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	for {
+		if err := ex.ctx.Err(); err != nil {
+			return err
+		}
+		e, err := in.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := ex.entry(index, e); err != nil {
+			return err
+		}
+		if err := pump(ex.ctx, ex.w, in, ex.buf, ex.watch, index); err != nil {
+			return err
+		}
+	}
+}
+
+// entry begins an entry of a volume.
+func (ex exporter) entry(index int, e *archive.Entry) error {
+	if e.Path != "." {
+		ex.watch.progress(index, 0, 1)
+	}
+	e.Path = inVolume(index, e.Path)
+	if e.Type == archive.HardLink {
+		e.Link = inVolume(index, e.Link)
+	}
+	return ex.w.WriteEntry(e)
+}
