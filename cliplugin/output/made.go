@@ -1,0 +1,38 @@
+package output
+
+import (
+	"fmt"
+
+	"github.com/snaprestore/snaprestore/restore/snapshot"
+)
+
+// Made is one line about a new snapshot and what it cost the workload.
+func Made(s *snapshot.Snapshot) string {
+	text := fmt.Sprintf("snapshot of %s, %s, %s", count(len(s.Volumes), "volume"), contents(s), Size(s.Stored())+" stored")
+	switch {
+	case s.Kind == snapshot.Imported:
+	case s.Pause > 0 && s.Consistency == snapshot.Stop:
+		text += "; the workload was stopped for " + Duration(s.Pause)
+	case s.Pause > 0:
+		text += "; the workload was paused for " + Duration(s.Pause)
+	case s.Consistency == snapshot.Live:
+		text += "; taken live, while the workload may have written"
+	default:
+		text += "; nothing was running"
+	}
+	return text
+}
+
+// Exported is one line about a snapshot that was written to target.
+func Exported(s *snapshot.Snapshot, target string) string {
+	return fmt.Sprintf("snapshot %s written to %s: %s, %s", s.ID, target, count(len(s.Volumes), "volume"), contents(s))
+}
+
+// contents is the size of a snapshot's contents.
+func contents(s *snapshot.Snapshot) string {
+	var files int64
+	for _, v := range s.Volumes {
+		files += v.Files
+	}
+	return Size(s.Bytes()) + " in " + Files(files)
+}
