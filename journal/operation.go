@@ -72,8 +72,10 @@ type Operation struct {
 // directory, which is all that the swap and its recovery need.
 type Volume struct {
 	Name string `json:"name"` // of the volume, for people
-	Dir  string `json:"dir"`  // absolute path of the directory that holds the entries
-	Live string `json:"live"` // the volume's root: "_data"
+	// Shares are other volumes with the same tree.
+	Shares []string `json:"shares,omitempty"`
+	Dir    string   `json:"dir"`  // absolute path of the directory that holds the entries
+	Live   string   `json:"live"` // the volume's root: "_data"
 	// Stage is the tree that shall become live.
 	Stage string `json:"stage"`
 	// Fence is the dangling link, and later the old tree until it is renamed

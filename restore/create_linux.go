@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sort"
 	"time"
 
@@ -50,10 +49,10 @@ func selectVolumes(inv *inventory, r plan.Create) (*selection, error) {
 		if !ok {
 			return nil, nothing(fault.NotFound, "docker volume ls", "snapshot volume %s: no such volume", name)
 		}
-		if _, err := placeOf(v); err != nil {
+		if err := inv.reasons[v.Name]; err != nil {
 			return nil, nothing(fault.Failed, "docker volume inspect "+name, "snapshot volume %s: %w", name, err)
 		}
-		s.volumes[v.Name] = v
+		s.take(inv, v.Name)
 	}
 	for _, name := range r.Containers {
 		c, ok := inv.container(name)
@@ -83,7 +82,7 @@ func selectVolumes(inv *inventory, r plan.Create) (*selection, error) {
 		}
 	}
 	if len(r.Volumes) > 0 {
-		s.members = append(s.members, inv.users(s.volumes)...)
+		s.members = append(s.members, inv.users(inv.trees(s.names()...))...)
 	}
 	s.members = unique(s.members)
 	if s.project == "" {
@@ -106,9 +105,14 @@ func (s *selection) take(inv *inventory, name string) {
 		s.skip("volume "+name, "the engine no longer has it")
 		return
 	}
-	if _, err := placeOf(v); err != nil {
+	if err := inv.reasons[name]; err != nil {
 		s.skip("volume "+name, err.Error())
 		return
+	}
+	for _, other := range inv.sharing(name) {
+		if _, taken := s.volumes[other]; taken {
+			return // it is the same tree
+		}
 	}
 	s.volumes[name] = v
 }
@@ -174,14 +178,14 @@ func commonProject(containers []Container) string {
 	return project
 }
 
-// writers are the running containers that may write into the volumes.
-func writers(inv *inventory, volumes map[string]Volume) (out []Container) {
+// writers are the running containers that may write into the trees.
+func writers(inv *inventory, t trees) (out []Container) {
 	for _, c := range inv.containers {
 		if c.State != "running" && c.State != "restarting" {
 			continue
 		}
 		for _, m := range c.Mounts {
-			if _, ok := used(m, volumes); ok && !m.ReadOnly {
+			if t.mounted(m) && !m.ReadOnly {
 				out = append(out, c)
 				break
 			}
@@ -190,15 +194,21 @@ func writers(inv *inventory, volumes map[string]Volume) (out []Container) {
 	return out
 }
 
-func workloadKeys(project string, volumes []string) []journal.Key {
+// workloadKeys are the locks on a workload and on its volumes' trees.
+func workloadKeys(project string, locks []string) []journal.Key {
 	var keys []journal.Key
 	if project != "" {
 		keys = append(keys, journal.Key{Name: "workload:" + project})
 	}
-	for _, v := range volumes {
-		keys = append(keys, journal.Key{Name: "volume:" + v})
+	return append(keys, journal.Exclusive(locks...)...)
+}
+
+// locks are the locks of the selected volumes' trees.
+func (s *selection) locks(inv *inventory) (out []string) {
+	for _, name := range s.names() {
+		out = append(out, inv.places[name].lock)
 	}
-	return keys
+	return out
 }
 
 // Create makes a snapshot in operation id. The workload is paused or stopped
@@ -225,7 +235,7 @@ func (d *Domain) Create(ctx context.Context, id string, r plan.Create) (snapshot
 	if err != nil {
 		return none, err
 	}
-	keys := workloadKeys(s.project, s.names())
+	keys := workloadKeys(s.project, s.locks(inv))
 	held, err := d.lock(ctx, id, journal.Create, keys, r.LockTimeout)
 	if err != nil {
 		return none, err
@@ -238,16 +248,12 @@ func (d *Domain) Create(ctx context.Context, id string, r plan.Create) (snapshot
 	if s, err = selectVolumes(inv, r); err != nil {
 		return none, err
 	}
-	if now := workloadKeys(s.project, s.names()); fmt.Sprint(now) != fmt.Sprint(keys) {
+	if now := workloadKeys(s.project, s.locks(inv)); fmt.Sprint(now) != fmt.Sprint(keys) {
 		return none, fault.New(fault.Failed, "snapshot: volumes of the workload came or went just now").
 			WithState("nothing was changed").WithHint("try again")
 	}
 	for _, name := range s.names() {
-		p, err := placeOf(s.volumes[name])
-		if err != nil {
-			return none, placeFault(name, err)
-		}
-		if err := d.check(name, p); err != nil {
+		if err := d.check(name, inv.places[name]); err != nil {
 			return none, err
 		}
 	}
@@ -258,11 +264,12 @@ func (d *Domain) create(ctx context.Context, id string, r plan.Create, inv *inve
 	none := snapshot.Snapshot{}
 	var frozen []plan.Container
 	var err error
+	writing := writers(inv, inv.trees(s.names()...))
 	switch r.Consistency {
 	case snapshot.Pause:
-		frozen, err = d.involvePaused(ctx, writers(inv, s.volumes))
+		frozen = involvePaused(writing)
 	case snapshot.Stop:
-		frozen, err = d.involve(ctx, inv.withDependents(writers(inv, s.volumes)), s.project, r.StopTimeout)
+		frozen, err = d.involve(ctx, inv.withDependents(writing), s.project, r.StopTimeout)
 	}
 	if err != nil {
 		return none, err
@@ -359,8 +366,7 @@ func (d *Domain) busy(id string) bool {
 
 // involvePaused is involve for containers that are only paused, which
 // destroys none of them.
-func (d *Domain) involvePaused(ctx context.Context, containers []Container) ([]plan.Container, error) {
-	var out []plan.Container
+func involvePaused(containers []Container) (out []plan.Container) {
 	for _, c := range containers {
 		out = append(out, plan.Container{
 			Container: journal.Container{
@@ -369,7 +375,7 @@ func (d *Domain) involvePaused(ctx context.Context, containers []Container) ([]p
 			},
 		})
 	}
-	return out, ctx.Err()
+	return out
 }
 
 // describe makes the snapshot's description, but for its contents.
@@ -397,9 +403,10 @@ func describeVolume(inv *inventory, v Volume) snapshot.Volume {
 		Name: v.Name, Driver: v.Driver, Labels: v.Labels, Options: v.Options,
 		Key: v.Labels[labelVolume], Scope: scopeOf(v),
 	}
+	shared := inv.trees(v.Name).names
 	for _, c := range inv.containers {
 		for _, m := range c.Mounts {
-			if m.Type == "volume" && m.Name == v.Name {
+			if m.Type == "volume" && (m.Name == v.Name || shared[m.Name]) {
 				out.Uses = append(out.Uses, snapshot.Use{
 					Container: c.Name, Service: c.Labels[labelService], Target: m.Target, ReadOnly: m.ReadOnly,
 				})
@@ -457,11 +464,11 @@ func (d *Domain) save(ctx context.Context, id string, draft *snapshot.Draft, ind
 	if err != nil {
 		return err
 	}
-	p, err := placeOf(engineVolume)
+	p, err := d.placeOf(engineVolume)
 	if err != nil {
 		return err
 	}
-	tree, err := d.openTree(filepath.Join(p.dir, p.live))
+	tree, err := d.openTree(p.path())
 	if err != nil {
 		return err
 	}

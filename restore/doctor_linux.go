@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -235,18 +236,18 @@ func (d *Domain) snapshotCheck(ctx context.Context) plan.Check {
 func (d *Domain) volumeCheck(inv *inventory) plan.Check {
 	usable, broken := 0, []string{}
 	var cannot []string
-	for name, v := range inv.volumes {
-		at, err := placeOf(v)
-		if err != nil {
-			cannot = append(cannot, name+": "+err.Error())
-			continue
-		}
+	for name, reason := range inv.reasons {
+		cannot = append(cannot, name+": "+reason.Error())
+	}
+	for name, at := range inv.places {
 		if err := d.check(name, at); err != nil {
 			broken = append(broken, err.Error())
 			continue
 		}
 		usable++
 	}
+	sort.Strings(cannot)
+	sort.Strings(broken)
 	c := plan.Check{Name: "volumes", Status: checkOK, Detail: fmt.Sprintf("%d can be restored", usable)}
 	switch {
 	case len(broken) > 0:

@@ -16,11 +16,11 @@ import (
 // keysOf gives what a plan locks: its workload, its volumes, and the snapshot
 // (alone where it is used up by an undo).
 func keysOf(p *plan.Plan) []journal.Key {
-	var volumes []string
+	var locks []string
 	for _, v := range p.Volumes {
-		volumes = append(volumes, v.Name)
+		locks = append(locks, v.Lock)
 	}
-	return append(workloadKeys(p.Project, volumes),
+	return append(workloadKeys(p.Project, locks),
 		journal.Key{Name: snapshotKey(p.Snapshot.ID), Shared: p.Kind != journal.Undo})
 }
 
@@ -73,7 +73,7 @@ func (d *Domain) execute(ctx context.Context, p *plan.Plan) (plan.Restored, erro
 	}
 	for _, v := range p.Volumes {
 		op.Volumes = append(op.Volumes, journal.Volume{
-			Name: v.Name, Dir: v.Dir, Live: v.Live, Stage: v.Stage,
+			Name: v.Name, Shares: v.Shares, Dir: v.Dir, Live: v.Live, Stage: v.Stage,
 			Fence: fenceName(op.ID), Old: oldName(op.ID),
 			Keep: v.Engine == plan.Rename, Created: v.Create != nil, Index: v.Index,
 		})

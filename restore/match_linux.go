@@ -115,8 +115,8 @@ func list(set map[string]bool) string {
 }
 
 // newVolume describes the volume that has to be made for sv.
-func newVolume(snap snapshot.Snapshot, sv snapshot.Volume, project string) (*plan.CreateVolume, error) {
-	if _, err := placeOf(Volume{Driver: driverOf(sv), Options: sv.Options, Mountpoint: "/_data"}); err != nil {
+func (d *Domain) newVolume(snap snapshot.Snapshot, sv snapshot.Volume, project string) (*plan.CreateVolume, error) {
+	if _, err := d.placeOf(Volume{Name: "new", Driver: driverOf(sv), Options: sv.Options, Mountpoint: "/_data"}); err != nil {
 		return nil, fault.New(fault.Failed, "make volume %s: %w", sv.Name, err).
 			WithState("nothing was changed").
 			WithHint("make the volume yourself, then restore again: docker volume create")

@@ -12,26 +12,38 @@ import (
 
 	"github.com/snaprestore/snaprestore/journal/durable"
 	"github.com/snaprestore/snaprestore/restore/fault"
+	"github.com/snaprestore/snaprestore/restore/volume"
 )
 
 // place is where a volume's tree lies: an entry of a directory in which the
 // swap has its other names.
 type place struct {
 	dir, live string
+	// lock is the journal's key for the tree: one for all volumes that are it.
+	lock string
 }
+
+// path is the tree's absolute path.
+func (p place) path() string { return filepath.Join(p.dir, p.live) }
 
 // placeOf finds a volume's place from what the engine says of it, or says why
 // the volume cannot be worked with.
-func placeOf(v Volume) (place, error) {
+func (d *Domain) placeOf(v Volume) (place, error) {
 	switch {
+	case volume.Served(v.Driver):
+		spec, err := volume.Parse(v.Name, v.Options)
+		if err != nil {
+			return place{}, err
+		}
+		return place{dir: filepath.Join(d.Root, volume.Folder, spec.Key()), live: volume.Live, lock: spec.LockKey()}, nil
 	case v.Driver != "local":
-		return place{}, fmt.Errorf("its driver is %q, and only volumes of the driver local are known", v.Driver)
+		return place{}, fmt.Errorf("its driver is %q, and only volumes of the drivers local and %s are known", v.Driver, volume.Driver)
 	case len(v.Options) > 0:
 		return place{}, fmt.Errorf("it has driver options (%s), so its data is not in the engine's own directory", optionList(v.Options))
 	case !filepath.IsAbs(v.Mountpoint) || filepath.Base(v.Mountpoint) != "_data":
 		return place{}, fmt.Errorf("the engine gives it the unusual mount point %q", v.Mountpoint)
 	}
-	return place{dir: filepath.Dir(v.Mountpoint), live: filepath.Base(v.Mountpoint)}, nil
+	return place{dir: filepath.Dir(v.Mountpoint), live: filepath.Base(v.Mountpoint), lock: "volume:" + v.Name}, nil
 }
 
 func optionList(options map[string]string) string {
@@ -63,7 +75,7 @@ func (d *Domain) check(name string, p place) error {
 	default:
 		return placeFault(name, errors.New("its directory is missing"))
 	}
-	mounted, err := isMountPoint(filepath.Join(p.dir, p.live))
+	mounted, err := isMountPoint(p.path())
 	if err != nil {
 		return placeFault(name, err)
 	}

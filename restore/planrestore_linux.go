@@ -81,7 +81,7 @@ func (d *Domain) planVolumes(inv *inventory, p *plan.Plan, wanted []string) erro
 			Bytes: sv.Bytes, Files: sv.Files, Stage: stageName(p.Operation),
 		}
 		if found == "" {
-			if v.Create, err = newVolume(p.Snapshot, sv, p.Project); err != nil {
+			if v.Create, err = d.newVolume(p.Snapshot, sv, p.Project); err != nil {
 				return err
 			}
 			if _, exists := inv.volumes[v.Create.Name]; exists {
@@ -89,24 +89,30 @@ func (d *Domain) planVolumes(inv *inventory, p *plan.Plan, wanted []string) erro
 					WithState("nothing was changed").WithHint("docker volume inspect %s", v.Create.Name)
 			}
 			v.Name = v.Create.Name
+			at, err := d.placeOf(Volume{Name: v.Name, Driver: v.Create.Driver, Options: v.Create.Options, Mountpoint: "/_data"})
+			if err != nil {
+				return err
+			}
+			v.Lock = at.lock
 		} else {
 			v.Name = found
-			at, err := placeOf(inv.volumes[found])
-			if err != nil {
+			if err := inv.reasons[found]; err != nil {
 				return fault.New(fault.Failed, "restore volume %s: %w", found, err).
 					WithState("nothing was changed").WithHint("docker volume inspect %s", found)
 			}
+			at := inv.places[found]
 			if err := d.check(found, at); err != nil {
 				return err
 			}
-			v.Dir, v.Live = at.dir, at.live
+			v.Dir, v.Live, v.Lock = at.dir, at.live, at.lock
+			v.Shares = others(inv.sharing(found), found)
 		}
-		if other, twice := taken[v.Name]; twice {
+		if other, twice := taken[v.Lock]; twice {
 			return fault.New(fault.Failed, "restore volume %s: %s and %s of the snapshot would both become it", v.Name, other, sv.Name).
 				WithState("nothing was changed").
 				WithHint("name the one you want: docker snaprestore restore %s %s", p.Snapshot.ID, sv.Name)
 		}
-		taken[v.Name] = sv.Name
+		taken[v.Lock] = sv.Name
 		p.Volumes = append(p.Volumes, v)
 	}
 	sort.Slice(p.Volumes, func(i, j int) bool { return p.Volumes[i].Name < p.Volumes[j].Name })
@@ -118,13 +124,11 @@ func (d *Domain) planVolumes(inv *inventory, p *plan.Plan, wanted []string) erro
 
 // planContainers finds everybody who must not run during the swap.
 func (d *Domain) planContainers(ctx context.Context, inv *inventory, p *plan.Plan, grace *int) error {
-	targets := map[string]Volume{}
+	var targets []string
 	for _, v := range p.Volumes {
-		if v.Create == nil {
-			targets[v.Name] = inv.volumes[v.Name]
-		}
+		targets = append(targets, v.Name)
 	}
-	containers, err := d.involve(ctx, inv.withDependents(inv.users(targets)), p.Project, grace)
+	containers, err := d.involve(ctx, inv.withDependents(inv.users(inv.trees(targets...))), p.Project, grace)
 	if err != nil {
 		return err
 	}
@@ -135,6 +139,15 @@ func (d *Domain) planContainers(ctx context.Context, inv *inventory, p *plan.Pla
 		}
 	}
 	return nil
+}
+
+func others(names []string, but string) (out []string) {
+	for _, name := range names {
+		if name != but {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 func owner(c plan.Container) string {

@@ -58,14 +58,13 @@ func (d *Domain) planTree(inv *inventory, snap snapshot.Snapshot, index int, sv 
 			WithState("nothing was changed").
 			WithHint("see what there is to restore: docker snaprestore ls")
 	}
-	now, ok := inv.volumes[sv.Name]
-	if !ok {
+	if _, ok := inv.volumes[sv.Name]; !ok {
 		return v, gone("the volume was removed, and its old data with it")
 	}
-	at, err := placeOf(now)
-	if err != nil {
+	if err := inv.reasons[sv.Name]; err != nil {
 		return v, gone(err.Error())
 	}
+	at := inv.places[sv.Name]
 	if filepath.Dir(sv.Tree) != at.dir || !strings.HasPrefix(v.Stage, ".snaprestore-") {
 		return v, gone("the volume lies elsewhere now than its old data")
 	}
@@ -84,7 +83,8 @@ func (d *Domain) planTree(inv *inventory, snap snapshot.Snapshot, index int, sv 
 	if shape != durable.Directory {
 		return v, gone("its old data is no longer there")
 	}
-	v.Dir, v.Live = at.dir, at.live
+	v.Dir, v.Live, v.Lock = at.dir, at.live, at.lock
+	v.Shares = others(inv.sharing(sv.Name), sv.Name)
 	return v, nil
 }
 

@@ -116,9 +116,12 @@ func (d *Domain) usersUp(ctx context.Context, op *journal.Operation) ([]Containe
 	if err != nil {
 		return nil, fmt.Errorf("list containers: %w", err)
 	}
-	volumes := map[string]Volume{}
+	t := trees{names: map[string]bool{}}
 	for _, v := range op.Volumes {
-		volumes[v.Name] = Volume{Name: v.Name, Mountpoint: filepath.Join(v.Dir, v.Live)}
+		t.paths = append(t.paths, filepath.Join(v.Dir, v.Live))
+		for _, name := range append([]string{v.Name}, v.Shares...) {
+			t.names[name] = true
+		}
 	}
 	var up []Container
 	for _, c := range containers {
@@ -126,7 +129,7 @@ func (d *Domain) usersUp(ctx context.Context, op *journal.Operation) ([]Containe
 			continue
 		}
 		for _, m := range c.Mounts {
-			if _, ok := used(m, volumes); ok {
+			if t.mounted(m) {
 				up = append(up, c)
 				break
 			}

@@ -144,7 +144,7 @@ func (d *Domain) makeVolumes(ctx context.Context, log *journal.Log, p *plan.Plan
 		if err != nil {
 			return fmt.Errorf("make volume %s: %w", p.Volumes[i].Name, err)
 		}
-		at, err := placeOf(created)
+		at, err := d.placeOf(created)
 		if err != nil {
 			return placeFault(created.Name, err)
 		}
@@ -194,7 +194,7 @@ func (d *Domain) removeEmpty(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	at, err := placeOf(v)
+	at, err := d.placeOf(v)
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,9 @@ type inventory struct {
 	host       Host
 	containers []Container
 	volumes    map[string]Volume
+	// places has the volumes that can be worked with, reasons the others.
+	places  map[string]place
+	reasons map[string]error
 }
 
 func (d *Domain) inventory(ctx context.Context) (*inventory, error) {
@@ -45,7 +48,7 @@ func (d *Domain) inventory(ctx context.Context) (*inventory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list volumes: %w", err)
 	}
-	inv := &inventory{host: host, volumes: map[string]Volume{}}
+	inv := &inventory{host: host, volumes: map[string]Volume{}, places: map[string]place{}, reasons: map[string]error{}}
 	for _, c := range containers {
 		if c.ID != d.Self {
 			inv.containers = append(inv.containers, c)
@@ -54,6 +57,11 @@ func (d *Domain) inventory(ctx context.Context) (*inventory, error) {
 	sort.Slice(inv.containers, func(i, j int) bool { return inv.containers[i].Name < inv.containers[j].Name })
 	for _, v := range volumes {
 		inv.volumes[v.Name] = v
+		if at, err := d.placeOf(v); err != nil {
+			inv.reasons[v.Name] = err
+		} else {
+			inv.places[v.Name] = at
+		}
 	}
 	return inv, nil
 }
@@ -78,34 +86,67 @@ var anonymousName = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // anonymous reports whether the engine named the volume itself.
 func anonymous(name string) bool { return anonymousName.MatchString(name) }
 
-// users gives every container that mounts one of the volumes, by name or as a
-// bind of its directory or of something inside it.
-func (inv *inventory) users(volumes map[string]Volume) (out []Container) {
+// trees is a set of volumes' trees, with the names of all volumes that are one
+// of them: volumes of a shared scope have one tree.
+type trees struct {
+	names map[string]bool
+	paths []string
+}
+
+// trees gives the trees of these volumes. Names that have no place are left out.
+func (inv *inventory) trees(names ...string) trees {
+	t := trees{names: map[string]bool{}}
+	for _, name := range names {
+		at, ok := inv.places[name]
+		if !ok {
+			continue
+		}
+		t.paths = append(t.paths, at.path())
+		for _, other := range inv.sharing(name) {
+			t.names[other] = true
+		}
+	}
+	return t
+}
+
+// sharing lists the volumes that have the same tree as this one, with it.
+func (inv *inventory) sharing(name string) (out []string) {
+	for other, at := range inv.places {
+		if at == inv.places[name] {
+			out = append(out, other)
+		}
+	}
+	sort.Strings(out)
+	return out
+}
+
+// mounted reports whether a mount shows one of the trees: by the volume's
+// name, or as a bind of its directory or of something inside it.
+func (t trees) mounted(m Mount) bool {
+	switch m.Type {
+	case "volume":
+		return t.names[m.Name]
+	case "bind":
+		for _, path := range t.paths {
+			if within(m.Source, path) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// users gives every container that mounts one of the trees.
+func (inv *inventory) users(t trees) (out []Container) {
 	for _, c := range inv.containers {
 		for _, m := range c.Mounts {
-			if _, ok := used(m, volumes); ok {
+			if t.mounted(m) {
 				out = append(out, c)
 				break
 			}
 		}
 	}
 	return out
-}
-
-// used gives the volume that a mount uses.
-func used(m Mount, volumes map[string]Volume) (string, bool) {
-	switch m.Type {
-	case "volume":
-		_, ok := volumes[m.Name]
-		return m.Name, ok
-	case "bind":
-		for name, v := range volumes {
-			if within(m.Source, v.Mountpoint) {
-				return name, true
-			}
-		}
-	}
-	return "", false
 }
 
 // within reports whether path is dir or lies below it.

@@ -81,8 +81,12 @@ type Volume struct {
 	Live   string `json:"live"` // entry in Dir
 	// Stage is the entry in Dir that becomes live. For "rename" it exists.
 	Stage string `json:"stage"`
-	Bytes int64  `json:"bytes"` // to stage
-	Files int64  `json:"files"`
+	// Lock is the journal's key of the tree.
+	Lock string `json:"lock"`
+	// Shares are other volumes of the engine that have the same tree.
+	Shares []string `json:"shares,omitempty"`
+	Bytes  int64    `json:"bytes"` // to stage
+	Files  int64    `json:"files"`
 	// Create is set where the volume does not exist and is made first.
 	Create *CreateVolume `json:"create,omitempty"`
 }
