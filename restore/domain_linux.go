@@ -78,7 +78,7 @@ func (d *Domain) openRoot() error {
 	if err := parent.Chmod(filepath.Base(d.Root), 0o700); err != nil {
 		return d.unusable(err)
 	}
-	if err := d.checkLayout(); err != nil {
+	if err := CheckLayout(d.root); err != nil {
 		return err
 	}
 	journalDir, err := d.root.MakeDir("journal", 0o700)
@@ -100,8 +100,10 @@ func (d *Domain) openRoot() error {
 	return nil
 }
 
-func (d *Domain) unusable(err error) error {
-	return fault.New(fault.Failed, "open state root %s: %w", d.Root, err).
+func (d *Domain) unusable(err error) error { return unusable(d.Root, err) }
+
+func unusable(root string, err error) error {
+	return fault.New(fault.Failed, "open state root %s: %w", root, err).
 		WithState("nothing was changed").
 		WithHint("docker snaprestore doctor")
 }
@@ -111,30 +113,31 @@ type layoutFile struct {
 	Layout int `json:"layout"`
 }
 
-func (d *Domain) checkLayout() error {
+// CheckLayout refuses a state root of a newer layout, and marks a new one.
+func CheckLayout(root *durable.Dir) error {
 	const name = "format"
-	data, err := d.root.ReadFile(name, 4096)
+	data, err := root.ReadFile(name, 4096)
 	if errors.Is(err, fs.ErrNotExist) {
 		data, err = json.Marshal(layoutFile{Layout: Layout})
 		if err == nil {
-			err = d.root.WriteFile(name, append(data, '\n'), 0o600)
+			err = root.WriteFile(name, append(data, '\n'), 0o600)
 		}
 		if err != nil {
-			return d.unusable(err)
+			return unusable(root.Path(), err)
 		}
 		return nil
 	}
 	if err != nil {
-		return d.unusable(err)
+		return unusable(root.Path(), err)
 	}
 	var f layoutFile
 	if err := json.Unmarshal(data, &f); err != nil || f.Layout < 1 {
-		return fault.New(fault.Corrupt, "read %s: the layout of the state root is not told", filepath.Join(d.Root, name)).
+		return fault.New(fault.Corrupt, "read %s: the layout of the state root is not told", filepath.Join(root.Path(), name)).
 			WithState("nothing was changed").
 			WithHint("docker snaprestore doctor")
 	}
 	if f.Layout > Layout {
-		return fault.New(fault.Failed, "open state root %s: it has layout %d, this version knows up to %d", d.Root, f.Layout, Layout).
+		return fault.New(fault.Failed, "open state root %s: it has layout %d, this version knows up to %d", root.Path(), f.Layout, Layout).
 			WithState("nothing was changed").
 			WithHint("install the newer docker-snaprestore that wrote it; docker snaprestore version")
 	}

@@ -104,8 +104,10 @@ func shapeOf(dir *durable.Dir, v *journal.Volume) (s shape, err error) {
 }
 
 // bring moves one volume to a goal. Done twice it does nothing more.
-func (d *Domain) bring(op string, v *journal.Volume, g goal) error {
-	dir, err := durable.Open(v.Dir, d.Fail)
+func (d *Domain) bring(op string, v *journal.Volume, g goal) error { return bring(d.Fail, op, v, g) }
+
+func bring(fail durable.Failpoint, op string, v *journal.Volume, g goal) error {
+	dir, err := durable.Open(v.Dir, fail)
 	if err != nil {
 		return fmt.Errorf("open the directory of volume %s: %w", v.Name, err)
 	}
