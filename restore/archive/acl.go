@@ -25,7 +25,7 @@ const (
 // textACL turns the text form, which GNU tar, star and libarchive write, into
 // the attribute. A user or group must be given by number: in the third field,
 // or in a fourth behind the name. Names mean nothing on another machine.
-func (e *Entry) textACL(rec record) error {
+func textACL(e *Entry, rec record) error {
 	type line struct {
 		tag, perm uint16
 		id        uint32
@@ -85,5 +85,5 @@ func (e *Entry) textACL(rec record) error {
 		b = binary.LittleEndian.AppendUint16(b, l.perm)
 		b = binary.LittleEndian.AppendUint32(b, l.id)
 	}
-	return e.xattr("system.posix_acl_"+strings.TrimPrefix(rec.key, "SCHILY.acl."), string(b))
+	return addXattr(e, "system.posix_acl_"+strings.TrimPrefix(rec.key, "SCHILY.acl."), string(b))
 }

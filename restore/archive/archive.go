@@ -4,10 +4,9 @@
 // Algorithm: a Reader decompresses (plain, gzip or zstd, told by the first
 // bytes), takes the stream apart entry by entry and hands an entry out only
 // when every rule for input from elsewhere holds; a Writer writes what GNU tar
-// reads: POSIX (pax) headers, SCHILY.xattr records, GNU sparse 1.0. Save walks
-// a tree by directory descriptors in sorted order; Load makes each entry
-// relative to the descriptor of its directory, following no link, and gives
-// directories their attributes last, deepest first.
+// reads: POSIX (pax) headers, SCHILY.xattr records, GNU sparse 1.0. The engine
+// writes what tree.Walk finds and has a tree.Maker make what a Reader returns;
+// the file's sha256 is built in the same pass, both ways.
 //
 // The standard library's archive/tar neither writes sparse files nor tells
 // where the holes of one that it reads are, so the format is handled here; the
@@ -18,71 +17,28 @@
 package archive
 
 import (
-	"time"
-
 	"github.com/snaprestore/snaprestore/restore/fault"
+	"github.com/snaprestore/snaprestore/restore/tree"
 )
 
-// Type is what an entry is; the values are the tar type flags.
-type Type byte
+// The description of an entry is that of a tree's.
+type (
+	Type   = tree.Type
+	Entry  = tree.Entry
+	Xattr  = tree.Xattr
+	Extent = tree.Extent
+)
 
 // The types that are read and written. Everything else is refused.
 const (
-	File        Type = '0'
-	HardLink    Type = '1'
-	Symlink     Type = '2'
-	CharDevice  Type = '3'
-	BlockDevice Type = '4'
-	Directory   Type = '5'
-	Fifo        Type = '6'
+	File        = tree.File
+	HardLink    = tree.HardLink
+	Symlink     = tree.Symlink
+	CharDevice  = tree.CharDevice
+	BlockDevice = tree.BlockDevice
+	Directory   = tree.Directory
+	Fifo        = tree.Fifo
 )
-
-// Entry is one entry of an archive.
-type Entry struct {
-	// Path is clean and relative: no leading or trailing slash, no ".", ".."
-	// or empty element; the top directory itself is ".". Any byte but NUL and
-	// the slash may be in a name.
-	Path string
-	Type Type
-	// Mode is the permission bits with setuid, setgid and sticky: 0 to 07777.
-	Mode     uint32
-	UID, GID uint32
-	// ModTime is exact to the nanosecond and may lie before 1970.
-	ModTime time.Time
-	// Link is a symbolic link's target, verbatim, or the clean Path of the
-	// earlier entry that a hard link is another name of.
-	Link string
-	// Xattrs are the extended attributes, ACLs ("system.posix_acl_access",
-	// "system.posix_acl_default") and capabilities ("security.capability")
-	// among them, values in the kernel's form.
-	Xattrs []Xattr
-	// Major and Minor are a device's numbers.
-	Major, Minor uint32
-	// Size is a file's size in bytes, holes included; 0 for all other types.
-	Size int64
-	// Data are the parts of a sparse file that hold data, ascending, apart and
-	// not empty; everything else reads as zeros. It counts only when Sparse.
-	Data   []Extent
-	Sparse bool
-}
-
-// Xattr is one extended attribute.
-type Xattr struct{ Name, Value string }
-
-// Extent is a part of a file, in bytes.
-type Extent struct{ Offset, Length int64 }
-
-// Stored is the length of the content in the stream, in bytes: Size without
-// the holes. It is what Read yields and Write takes.
-func (e *Entry) Stored() (n int64) {
-	if !e.Sparse {
-		return e.Size
-	}
-	for _, x := range e.Data {
-		n += x.Length
-	}
-	return n
-}
 
 // Limits bound what a Reader accepts, against archives that are small to send
 // and large to unpack. A zero field means the default.
@@ -96,9 +52,9 @@ type Limits struct {
 
 // The file systems' own bounds, which no honest entry exceeds.
 const (
-	maxName   = 255     // bytes in a name (NAME_MAX)
-	maxTarget = 4095    // bytes in a symbolic link (PATH_MAX less the NUL)
-	maxSparse = 1 << 20 // extents of one sparse file
+	maxName   = 255  // bytes in a name (NAME_MAX)
+	maxTarget = 4095 // bytes in a symbolic link (PATH_MAX less the NUL)
+	maxSparse = tree.MaxExtents
 )
 
 func (l Limits) withDefaults() Limits {

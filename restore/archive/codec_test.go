@@ -47,13 +47,13 @@ func nasty() []item {
 		{Entry: Entry{Path: long + "/" + long, Type: File, Mode: 0o644, ModTime: at(1, 0)}},
 		{Entry: Entry{Path: deep, Type: File, Mode: 0o644, ModTime: at(1, 0), Size: 513}, Content: string(random[:513])},
 		{Entry: Entry{Path: "attributes", Type: File, Mode: 0o644, ModTime: at(1, 0), Xattrs: []Xattr{
-			{"security.capability", "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"},
-			{"user.big", string(random[:60000])}, {"user.empty", ""}, {"user.a=b%3Dc", "1\n=2"}}}},
+			{Name: "security.capability", Value: "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"},
+			{Name: "user.big", Value: string(random[:60000])}, {Name: "user.empty", Value: ""}, {Name: "user.a=b%3Dc", Value: "1\n=2"}}}},
 		{Entry: Entry{Path: "holes", Type: File, Mode: 0o644, ModTime: at(1, 0), Size: 1 << 40, Sparse: true,
-			Data: []Extent{{0, 7}, {4096, 4096}, {1 << 39, 5}}}, Content: string(random[:7+4096+5])},
+			Data: []Extent{{Offset: 0, Length: 7}, {Offset: 4096, Length: 4096}, {Offset: 1 << 39, Length: 5}}}, Content: string(random[:7+4096+5])},
 		{Entry: Entry{Path: "one hole", Type: File, Mode: 0o644, ModTime: at(1, 0), Size: 4097, Sparse: true}},
 		{Entry: Entry{Path: "full", Type: File, Mode: 0o644, ModTime: at(1, 0), Size: 10, Sparse: true,
-			Data: []Extent{{9, 1}}}, Content: "!"},
+			Data: []Extent{{Offset: 9, Length: 1}}}, Content: "!"},
 	}
 }
 

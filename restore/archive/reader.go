@@ -272,7 +272,7 @@ func (r *Reader) fill(h *header, x *extension) error {
 				isSparse = true
 				err = sparse.take(key, rec.value)
 			} else {
-				err = e.record(rec, &size)
+				err = apply(e, rec, &size)
 			}
 			if err != nil {
 				return err
@@ -349,8 +349,8 @@ func (r *Reader) numbers(h *header) (size int64, err error) {
 	return size, nil
 }
 
-// record applies one extended record.
-func (e *Entry) record(rec record, size *int64) (err error) {
+// apply applies one extended record to e.
+func apply(e *Entry, rec record, size *int64) (err error) {
 	owner := func() uint32 {
 		n, bad := strconv.ParseUint(rec.value, 10, 32)
 		if bad != nil || n == 1<<32-1 {
@@ -359,7 +359,7 @@ func (e *Entry) record(rec record, size *int64) (err error) {
 		return uint32(n)
 	}
 	if name, ok := strings.CutPrefix(rec.key, paxXattr); ok {
-		return e.xattr(decodeName.Replace(name), rec.value)
+		return addXattr(e, decodeName.Replace(name), rec.value)
 	}
 	if rec.value == "" {
 		return nil // takes back what a global header said; the header counts
@@ -380,9 +380,9 @@ func (e *Entry) record(rec record, size *int64) (err error) {
 	case paxMTime:
 		e.ModTime, err = parseTime(rec.value)
 	case paxSELinux:
-		return e.xattr("security.selinux", rec.value)
+		return addXattr(e, "security.selinux", rec.value)
 	case paxACLAccess, paxACLDefault:
-		return e.textACL(rec)
+		return textACL(e, rec)
 	default:
 		if !ignored(rec.key) {
 			return fmt.Errorf("unknown extended record %q", rec.key)
@@ -391,8 +391,8 @@ func (e *Entry) record(rec record, size *int64) (err error) {
 	return err
 }
 
-// xattr adds an attribute; one that came already must be the same.
-func (e *Entry) xattr(name, value string) error {
+// addXattr adds an attribute; one that came already must be the same.
+func addXattr(e *Entry, name, value string) error {
 	if name == "" || len(name) > maxName || strings.IndexByte(name, 0) >= 0 || !strings.Contains(name, ".") {
 		return fmt.Errorf("bad attribute name %q", name)
 	}
@@ -407,7 +407,7 @@ func (e *Entry) xattr(name, value string) error {
 			return nil
 		}
 	}
-	e.Xattrs = append(e.Xattrs, Xattr{name, value})
+	e.Xattrs = append(e.Xattrs, Xattr{Name: name, Value: value})
 	return nil
 }
 
@@ -434,7 +434,7 @@ func (r *Reader) oldSparse(h *header) error {
 			if err != nil {
 				return err
 			}
-			extents = append(extents, Extent{offset, length})
+			extents = append(extents, Extent{Offset: offset, Length: length})
 		}
 		if !more || len(extents) > maxSparse {
 			return r.sparse(extents, size)

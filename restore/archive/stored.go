@@ -149,17 +149,25 @@ func (in *Input) Next() (*Entry, error) {
 
 // check compares the file with its description.
 func (in *Input) check() error {
-	if _, err := io.Copy(io.Discard, in.tee); err != nil {
-		return fmt.Errorf("read archive %s: %w", in.want.File, err)
+	if err := in.sumUp(); err != nil {
+		return err
 	}
-	switch sum := hex.EncodeToString(in.tee.sum.Sum(nil)); {
-	case sum != in.want.SHA256 || in.tee.n != in.want.Stored:
-		return fault.New(fault.Corrupt, "read archive %s: sha256 is %s, %s was stored", in.want.File, sum, in.want.SHA256)
-	case in.files != in.want.Files || in.bytes != in.want.Bytes:
+	if in.files != in.want.Files || in.bytes != in.want.Bytes {
 		return fault.New(fault.Corrupt, "read archive %s: it has %d files of %d bytes, %d of %d were stored",
 			in.want.File, in.files, in.bytes, in.want.Files, in.want.Bytes)
 	}
 	return io.EOF
+}
+
+// sumUp reads what is left of the file and compares its checksum.
+func (in *Input) sumUp() error {
+	if _, err := io.Copy(io.Discard, in.tee); err != nil {
+		return fmt.Errorf("read archive %s: %w", in.want.File, err)
+	}
+	if sum := hex.EncodeToString(in.tee.sum.Sum(nil)); sum != in.want.SHA256 || in.tee.n != in.want.Stored {
+		return fault.New(fault.Corrupt, "read archive %s: sha256 is %s, %s was stored", in.want.File, sum, in.want.SHA256)
+	}
+	return nil
 }
 
 // Close closes the file.

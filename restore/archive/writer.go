@@ -39,7 +39,7 @@ func (w *Writer) begin(e *Entry) error {
 	if err := w.finish(); err != nil {
 		return err
 	}
-	if err := e.check(); err != nil {
+	if err := check(e); err != nil {
 		return err
 	}
 	stored := e.Stored()
@@ -78,7 +78,7 @@ func (w *Writer) begin(e *Entry) error {
 }
 
 // check refuses what a Reader would refuse, or could not tell apart.
-func (e *Entry) check() error {
+func check(e *Entry) error {
 	if p, err := cleanPath(e.Path, Limits{}.withDefaults().Depth); err != nil || p != e.Path {
 		return errors.Join(errors.New("the path is not clean"), err)
 	}

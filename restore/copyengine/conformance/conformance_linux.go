@@ -1,0 +1,362 @@
+// Package conformance is the test suite that every copy engine passes.
+//
+// Algorithm: make a tree of everything that is hard to copy, have the engine
+// save, verify and load it, and compare the two by code of its own. Then
+// interrupt it, damage what it stored, change the tree under it and fill the
+// disk, and see that it says so and does no harm.
+//
+// It leaves nothing behind but the directories of the test.
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+
+	"github.com/snaprestore/snaprestore/restore/copyengine"
+	"github.com/snaprestore/snaprestore/restore/fault"
+)
+
+// suite is one run.
+type suite struct {
+	engine copyengine.Engine
+	dir    func(testing.TB) string
+}
+
+// Run runs the suite. Dir makes an empty directory on the file system that the
+// engine is to be tested on, for the duration of a test; nil means the
+// directory for temporary files. Without root the suite is skipped.
+func Run(t *testing.T, engine copyengine.Engine, dir func(testing.TB) string) {
+	if os.Geteuid() != 0 {
+		t.Skip("the trees have owners and devices, which only root can make")
+	}
+	if dir == nil {
+		dir = func(t testing.TB) string { return t.TempDir() }
+	}
+	s := suite{engine, dir}
+	t.Run("keeps everything", s.keepsEverything)
+	t.Run("keeps an empty tree", s.keepsEmpty)
+	t.Run("overrides what the target passes on", s.overridesTarget)
+	t.Run("names what it skips", s.namesSkipped)
+	t.Run("stays on its mount", s.staysOnMount)
+	t.Run("survives changes while it saves", s.survivesChanges)
+	t.Run("ends with its context", s.endsWithContext)
+	t.Run("finds every truncation", s.findsTruncation)
+	t.Run("finds flipped bits", s.findsFlippedBits)
+	t.Run("finds a wrong description", s.findsWrongDescription)
+	t.Run("names the file on a full disk", s.namesFileOnFullDisk)
+}
+
+// place is a set of directories for one test.
+type place struct {
+	*testing.T
+	suite
+	source, stored, loaded string
+	tree, store, target    *os.Root
+	skipped                []string
+	bytes, files           int64
+	onProgress             func()
+}
+
+func (s suite) at(t *testing.T) *place {
+	p := &place{T: t, suite: s}
+	dir := s.dir(t)
+	make := func(name string) (string, *os.Root) {
+		path := filepath.Join(dir, name)
+		assert.NilError(t, os.Mkdir(path, 0o700))
+		root, err := os.OpenRoot(path)
+		assert.NilError(t, err)
+		t.Cleanup(func() { root.Close() })
+		return path, root
+	}
+	p.source, p.tree = make("source")
+	p.stored, p.store = make("stored")
+	p.loaded, p.target = make("loaded")
+	return p
+}
+
+func (p *place) progress(bytes, files int64) {
+	p.bytes += bytes
+	p.files += files
+	if p.onProgress != nil {
+		p.onProgress()
+	}
+}
+
+func (p *place) save(ctx context.Context) (copyengine.Content, error) {
+	p.bytes, p.files = 0, 0
+	return p.engine.Save(ctx, p.tree, p.store, 3, func(path, reason string) {
+		p.skipped = append(p.skipped, path+": "+reason)
+	}, p.progress)
+}
+
+func (p *place) verify(ctx context.Context, c copyengine.Content) error {
+	p.bytes, p.files = 0, 0
+	return p.engine.Verify(ctx, p.store, c, p.progress)
+}
+
+func (p *place) load(ctx context.Context, c copyengine.Content) error {
+	p.bytes, p.files = 0, 0
+	return p.engine.Load(ctx, p.store, c, p.target, p.progress)
+}
+
+// roundTrip saves, verifies, loads and compares.
+func (p *place) roundTrip() copyengine.Content {
+	p.Helper()
+	ctx := context.Background()
+	before, err := Describe(p.source)
+	assert.NilError(p, err)
+	c, err := p.save(ctx)
+	assert.NilError(p, err)
+	p.counts(c, "save")
+	assert.Equal(p, c.Files, int64(len(before)-1-len(p.skipped)))
+	assert.NilError(p, p.verify(ctx, c))
+	p.counts(c, "verify")
+	assert.NilError(p, p.load(ctx, c))
+	p.counts(c, "load")
+	after, err := Describe(p.source)
+	assert.NilError(p, err)
+	assert.DeepEqual(p, before, after)
+	return c
+}
+
+// counts holds the progress that was told against the result.
+func (p *place) counts(c copyengine.Content, what string) {
+	p.Helper()
+	assert.Equal(p, p.bytes, c.Bytes, what)
+	assert.Equal(p, p.files, c.Files, what)
+}
+
+func (p *place) same(want, got string) {
+	p.Helper()
+	differences, err := Differences(want, got)
+	assert.NilError(p, err)
+	assert.Equal(p, len(differences), 0, "%s", strings.Join(differences, "\n"))
+}
+
+func (s suite) keepsEverything(t *testing.T) {
+	p := s.at(t)
+	Nasty(t, p.source)
+	c := p.roundTrip()
+	p.same(p.source, p.loaded)
+	assert.Equal(t, len(p.skipped), 0)
+	assert.Assert(t, c.Bytes < 64<<20, "holes are not content: %d", c.Bytes)
+	assert.Assert(t, c.Stored > 5<<20, "%d", c.Stored)
+}
+
+func (s suite) keepsEmpty(t *testing.T) {
+	p := s.at(t)
+	builder{t, p.source}.when(p.source, -5, 5)
+	c := p.roundTrip()
+	p.same(p.source, p.loaded)
+	assert.Equal(t, c.Files, int64(0))
+	assert.Equal(t, c.Bytes, int64(0))
+}
+
+// The directory that a tree is loaded into may pass a group and an ACL on to
+// what is made in it.
+func (s suite) overridesTarget(t *testing.T) {
+	p := s.at(t)
+	b := builder{t, p.source}
+	b.file("file", []byte("x"))
+	b.mkdir("dir")
+	b.file("dir/file", []byte("x"))
+	target := builder{t, p.loaded}
+	target.ok(os.Chown(p.loaded, 5, 6))
+	target.ok(unix.Chmod(p.loaded, 0o2777))
+	target.xattr(p.loaded, "system.posix_acl_default", acl(7, 7, 7))
+	target.xattr(p.loaded, "system.posix_acl_access", acl(7, 7, 7))
+	target.xattr(p.loaded, "user.of.target", "x")
+	p.roundTrip()
+	p.same(p.source, p.loaded)
+}
+
+func (s suite) namesSkipped(t *testing.T) {
+	p := s.at(t)
+	b := builder{t, p.source}
+	b.mkdir("dir")
+	b.file("dir/file", nil)
+	b.ok(unix.Mknod(b.path("dir/socket"), unix.S_IFSOCK|0o600, 0))
+	p.roundTrip()
+	assert.Equal(t, len(p.skipped), 1)
+	assert.Assert(t, strings.HasPrefix(p.skipped[0], "dir/socket: "), p.skipped[0])
+	b.ok(os.Remove(b.path("dir/socket")))
+	_, err := os.Lstat(filepath.Join(p.loaded, "dir/socket"))
+	assert.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// mount mounts an empty file system in memory for the test.
+func mount(t testing.TB, dir, size string) {
+	t.Helper()
+	if err := unix.Mount("none", dir, "tmpfs", 0, "size="+size); err != nil {
+		t.Skipf("cannot mount: %v", err)
+	}
+	t.Cleanup(func() { assert.NilError(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+}
+
+func (s suite) staysOnMount(t *testing.T) {
+	p := s.at(t)
+	b := builder{t, p.source}
+	mount(t, b.mkdir("mounted"), "1m")
+	b.file("mounted/inside", []byte("x"))
+	b.file("zz behind it", []byte("x"))
+	c, err := p.save(context.Background())
+	assert.NilError(t, err)
+	assert.Equal(t, len(p.skipped), 1)
+	assert.Assert(t, strings.HasPrefix(p.skipped[0], "mounted: "), p.skipped[0])
+	assert.NilError(t, p.load(context.Background(), c))
+	left, err := os.ReadDir(filepath.Join(p.loaded, "mounted"))
+	assert.NilError(t, err)
+	assert.Equal(t, len(left), 0)
+	_, err = os.Stat(filepath.Join(p.loaded, "zz behind it"))
+	assert.NilError(t, err)
+}
+
+// Each change happens from within the engine's own progress, so at a moment
+// when it has begun: no timing is involved.
+func (s suite) survivesChanges(t *testing.T) {
+	p := s.at(t)
+	b := builder{t, p.source}
+	outside := filepath.Join(s.dir(t), "outside")
+	assert.NilError(t, os.Mkdir(outside, 0o700))
+	assert.NilError(t, os.WriteFile(filepath.Join(outside, "secret"), []byte("secret"), 0o600))
+	b.file("a grows", random(1<<20))
+	b.file("b shrinks", random(4<<20))
+	for _, name := range []string{"c vanishes", "d becomes a directory", "e becomes a link", "f becomes a fifo", "g is replaced"} {
+		b.file(name, []byte("old"))
+	}
+	for _, name := range []string{"h vanishes", "i becomes a link", "j becomes a file"} {
+		b.mkdir(name)
+		b.file(name+"/file", []byte("old"))
+	}
+	b.ok(os.Symlink(outside, b.path("k was a link")))
+	changed := false
+	p.onProgress = func() {
+		if changed || p.bytes == 0 {
+			return
+		}
+		changed = true
+		b.ok(os.Truncate(b.path("b shrinks"), 100_000))
+		f, err := os.OpenFile(b.path("a grows"), os.O_APPEND|os.O_WRONLY, 0)
+		b.ok(err)
+		_, err = f.Write(random(3 << 20))
+		b.ok(err)
+		b.ok(f.Close())
+		entries, err := os.ReadDir(p.source)
+		b.ok(err)
+		for _, e := range entries[2:] {
+			b.ok(os.RemoveAll(b.path(e.Name())))
+		}
+		b.mkdir("d becomes a directory")
+		b.ok(os.Symlink(filepath.Join(outside, "secret"), b.path("e becomes a link")))
+		b.ok(unix.Mkfifo(b.path("f becomes a fifo"), 0o600))
+		b.file("g is replaced", []byte("new"))
+		b.ok(os.Symlink(outside, b.path("i becomes a link")))
+		b.file("j becomes a file", nil)
+		b.mkdir("k was a link")
+		b.file("k was a link/file", []byte("new"))
+	}
+	c, err := p.save(context.Background())
+	assert.NilError(t, err)
+	assert.Assert(t, changed)
+	p.onProgress = nil
+	p.counts(c, "save")
+	assert.NilError(t, p.verify(context.Background(), c))
+	assert.NilError(t, p.load(context.Background(), c))
+	err = filepath.Walk(p.loaded, func(path string, info os.FileInfo, err error) error {
+		if err == nil && info.Mode().IsRegular() {
+			var content []byte
+			content, err = os.ReadFile(path)
+			assert.Assert(t, string(content) != "secret", path)
+		}
+		return err
+	})
+	assert.NilError(t, err)
+	content, err := os.ReadFile(filepath.Join(p.loaded, "g is replaced"))
+	assert.NilError(t, err)
+	assert.Equal(t, string(content), "new")
+}
+
+// plain fills the source with a small tree of many files, and one larger.
+func (p *place) plain() {
+	b := builder{p, p.source}
+	for i := range 40 {
+		dir := fmt.Sprintf("dir %d", i)
+		b.mkdir(dir)
+		b.file(dir+"/file", random(50*i))
+	}
+	b.file("large", random(2<<20))
+}
+
+func (s suite) endsWithContext(t *testing.T) {
+	p := s.at(t)
+	p.plain()
+	whole, err := p.save(context.Background())
+	assert.NilError(t, err)
+	for _, at := range []int{0, 1, 2, 10, 40} {
+		for name, run := range map[string]func(context.Context) error{
+			"save": func(ctx context.Context) error {
+				other := s.at(t)
+				other.tree, other.onProgress = p.tree, p.onProgress
+				_, err := other.save(ctx)
+				return err
+			},
+			"verify": func(ctx context.Context) error { return p.verify(ctx, whole) },
+			"load": func(ctx context.Context) error {
+				other := s.at(t)
+				other.store, other.onProgress = p.store, p.onProgress
+				return other.load(ctx, whole)
+			},
+		} {
+			ctx, cancel := context.WithCancel(context.Background())
+			if at == 0 {
+				cancel()
+			}
+			calls := 0
+			p.onProgress = func() {
+				if calls++; calls == at {
+					cancel()
+				}
+			}
+			err := run(ctx)
+			assert.Assert(t, errors.Is(err, context.Canceled), "%s, ended at call %d: %v", name, at, err)
+			cancel()
+		}
+	}
+}
+
+func (s suite) namesFileOnFullDisk(t *testing.T) {
+	p := s.at(t)
+	p.plain()
+	c, err := p.save(context.Background())
+	assert.NilError(t, err)
+	small, err := os.MkdirTemp(s.dir(t), "small")
+	assert.NilError(t, err)
+	mount(t, small, "1m")
+	full := s.at(t)
+	full.tree = p.tree
+	full.store, err = os.OpenRoot(small)
+	assert.NilError(t, err)
+	defer full.store.Close()
+	_, err = full.save(context.Background())
+	assert.Assert(t, errors.Is(err, syscall.ENOSPC), "%v", err)
+	assert.ErrorContains(t, err, c.File)
+	entries, err := os.ReadDir(small)
+	assert.NilError(t, err)
+	for _, e := range entries {
+		assert.NilError(t, os.RemoveAll(filepath.Join(small, e.Name())))
+	}
+	p.target = full.store
+	err = p.load(context.Background(), c)
+	assert.Assert(t, errors.Is(err, syscall.ENOSPC), "%v", err)
+	assert.ErrorContains(t, err, "large")
+	assert.Assert(t, !fault.Is(err, fault.Corrupt))
+}
