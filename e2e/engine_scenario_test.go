@@ -1,0 +1,21 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"testing"
+)
+
+// The other tests rest on this: an engine of the suite starts, runs the demo
+// project, survives a kill with its data, and leaves nothing behind.
+func TestEngineRunsTheDemoProject(t *testing.T) {
+	s := NewShop(t)
+	s.Bench("--transactions=50", "--client=2")
+	s.Redis("set", "colour", "green")
+	s.Restart()
+	s.Up()
+	s.CheckDatabase()
+	if got := s.Redis("get", "colour"); got != "green" {
+		t.Errorf("the cache has %q after the engine was killed, want green", got)
+	}
+}

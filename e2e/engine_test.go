@@ -1,0 +1,307 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Engine is a private Docker engine and a client configured for it.
+type Engine struct {
+	t     testing.TB
+	Dir   string // everything of the engine
+	Data  string // data root
+	Host  string // address for clients
+	name  string // of its network namespace and cgroup
+	env   []string
+	flags []string
+
+	dockerd    *daemon // nil when it is down
+	containerd *daemon
+}
+
+// daemon is a server process.
+type daemon struct {
+	cmd   *exec.Cmd
+	ended chan struct{}
+}
+
+var engines atomic.Int64
+
+// NewEngine starts an engine that ends with the test, with more flags for
+// dockerd, and imports the images.
+func NewEngine(t testing.TB, flags ...string) *Engine {
+	t.Helper()
+	number := engines.Add(1)
+	e := &Engine{
+		t:     t,
+		Dir:   filepath.Join(host.dir, fmt.Sprint(number)),
+		name:  fmt.Sprint(namespacePrefix(host.dir), number),
+		flags: flags,
+	}
+	e.Data = filepath.Join(e.Dir, "data")
+	e.Host = "unix://" + e.socket()
+	plugins := filepath.Join(e.config(), "cli-plugins")
+	for _, dir := range []string{e.Data, filepath.Dir(e.socket()), plugins} {
+		must(t, os.MkdirAll(dir, 0o755))
+	}
+	must(t, os.Symlink(host.compose, filepath.Join(plugins, "docker-compose")))
+	must(t, os.Symlink(host.plugin, filepath.Join(plugins, "docker-snaprestore")))
+	must(t, os.WriteFile(filepath.Join(e.Dir, "daemon.json"), []byte("{}"), 0o600))
+	must(t, os.WriteFile(filepath.Join(e.Dir, "containerd.toml"), []byte(containerdConfig), 0o600))
+	e.env = append(os.Environ(), "PATH="+host.path, "DOCKER_CONFIG="+e.config(), "DOCKER_HOST="+e.Host,
+		"HOME="+e.Dir, "LC_ALL=C.UTF-8")
+
+	t.Cleanup(e.clean)
+	fix(t, "ip", "netns", "add", e.name)
+	fix(t, "ip", "-n", e.name, "link", "set", "lo", "up")
+	e.Start()
+	return e
+}
+
+// WithImages imports images of scripts/images, all where none is named.
+func (e *Engine) WithImages(names ...string) *Engine {
+	e.t.Helper()
+	args := append([]string{filepath.Join(host.repository, "scripts/images"), "import", e.Host}, names...)
+	e.Run(args...).OK(e.t)
+	return e
+}
+
+func (e *Engine) socket() string { return filepath.Join(e.Dir, "socket/docker.sock") }
+func (e *Engine) config() string { return filepath.Join(e.Dir, "config") }
+func (e *Engine) log() string    { return filepath.Join(e.Dir, "engine.log") }
+
+// containerdConfig leaves out what an engine does not use and what would write
+// outside the engine's directory.
+const containerdConfig = `version = 2
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
+`
+
+// Start starts the engine, as the machine's service manager would, and waits
+// until it answers. Its containerd is a process of its own, as in Debian's
+// service: it outlives a dockerd that is killed.
+func (e *Engine) Start() {
+	e.t.Helper()
+	address := filepath.Join(e.Dir, "containerd.sock")
+	if e.containerd == nil {
+		e.containerd = e.daemon("containerd", "--config", filepath.Join(e.Dir, "containerd.toml"),
+			"--root", filepath.Join(e.Dir, "containerd"), "--state", filepath.Join(e.Dir, "shims"), "--address", address)
+		WaitFor(e.t, "start containerd", time.Minute, func() string {
+			conn, err := net.Dial("unix", address)
+			if err != nil {
+				return err.Error()
+			}
+			conn.Close()
+			return ""
+		})
+	}
+	e.dockerd = e.daemon(append([]string{"dockerd",
+		"--config-file", filepath.Join(e.Dir, "daemon.json"),
+		"--containerd", address,
+		"--data-root", e.Data,
+		"--exec-root", filepath.Join(e.Dir, "exec"),
+		"--pidfile", filepath.Join(e.Dir, "pid"),
+		"--host", e.Host,
+		"--cgroup-parent", "/" + e.name,
+		"--bridge", "none", "--iptables=false", "--ip-masq=false",
+	}, e.flags...)...)
+	WaitFor(e.t, "start the engine", time.Minute, func() string {
+		select {
+		case <-e.dockerd.ended:
+			e.t.Fatalf("start the engine: it ended\n%s", e.tail())
+		default:
+		}
+		return unless(e.Docker("version").Code == 0, "it does not answer")
+	})
+}
+
+// daemon starts a server in the engine's network namespace, its output going
+// to the engine's log.
+func (e *Engine) daemon(args ...string) *daemon {
+	e.t.Helper()
+	log, err := os.OpenFile(e.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	must(e.t, err)
+	defer log.Close()
+	d := &daemon{
+		cmd:   exec.Command("nsenter", append([]string{"--net=/run/netns/" + e.name}, args...)...),
+		ended: make(chan struct{}),
+	}
+	d.cmd.Env = e.env
+	d.cmd.Stdout, d.cmd.Stderr = log, log
+	// A signal meant for the tests does not reach the engine.
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	must(e.t, d.cmd.Start())
+	go func() {
+		_ = d.cmd.Wait()
+		close(d.ended)
+	}()
+	return d
+}
+
+// Stop ends the engine in order, with its containers.
+func (e *Engine) Stop() {
+	e.t.Helper()
+	must(e.t, e.dockerd.cmd.Process.Signal(unix.SIGTERM))
+	e.gone()
+}
+
+// Kill9 kills dockerd alone; its containers run on.
+func (e *Engine) Kill9() {
+	e.t.Helper()
+	must(e.t, e.dockerd.cmd.Process.Kill())
+	e.gone()
+}
+
+func (e *Engine) gone() {
+	e.t.Helper()
+	select {
+	case <-e.dockerd.ended:
+		e.dockerd = nil
+	case <-time.After(time.Minute):
+		e.t.Fatalf("the engine does not end\n%s", e.tail())
+	}
+}
+
+// Restart kills dockerd and starts it again.
+func (e *Engine) Restart() {
+	e.t.Helper()
+	e.Kill9()
+	e.Start()
+}
+
+// clean ends all that is of the engine, and keeps its log where the test
+// failed.
+func (e *Engine) clean() {
+	if e.t.Failed() {
+		e.keep()
+	}
+	if err := endProcesses(e.Dir, "/"+e.name+"/"); err != nil {
+		e.t.Error(err)
+	}
+	if err := removeGroups(e.name); err != nil {
+		e.t.Error(err)
+	}
+	if err := unmountBelow(e.Dir); err != nil {
+		e.t.Error(err)
+	}
+	if out, err := exec.Command("ip", "netns", "delete", e.name).CombinedOutput(); err != nil {
+		e.t.Errorf("delete network namespace: %v: %s", err, out)
+	}
+	if err := os.RemoveAll(e.Dir); err != nil {
+		e.t.Error(err)
+	}
+}
+
+// keep copies log and journal to the artifacts and shows the log's tail.
+func (e *Engine) keep() {
+	dir := filepath.Join(host.artifacts, host.suite, e.t.Name())
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		e.t.Log(err)
+		return
+	}
+	e.t.Logf("logs are in %s; the engine's ends with:\n%s", dir, e.tail())
+	number := filepath.Base(e.Dir)
+	_ = exec.Command("cp", e.log(), filepath.Join(dir, "engine-"+number+".log")).Run()
+	_ = exec.Command("cp", "-a", filepath.Join(e.Data, "snaprestore/journal"), filepath.Join(dir, "journal-"+number)).Run()
+	_ = exec.Command("sh", "-c", "cd $0 && find . -not -path './*/_data/*' | sort >$1", filepath.Join(e.Data, "volumes"), filepath.Join(dir, "volumes-"+number)).Run()
+	for _, id := range e.Docker("ps", "-aq").Lines() {
+		state := e.Docker("inspect", id)
+		logs := e.Docker("logs", id)
+		_ = os.WriteFile(filepath.Join(dir, "container-"+number+"-"+id), []byte(state.Stdout+logs.String()), 0o600)
+	}
+}
+
+// tail is the end of the engine's log.
+func (e *Engine) tail() string {
+	data, err := os.ReadFile(e.log())
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	return strings.Join(lines[max(0, len(lines)-25):], "\n")
+}
+
+// Run runs a program with the engine's environment.
+func (e *Engine) Run(args ...string) Result {
+	e.t.Helper()
+	return e.Begin(args...).Wait()
+}
+
+// Begin starts a program with the engine's environment.
+func (e *Engine) Begin(args ...string) *Process {
+	e.t.Helper()
+	return begin(e.t, func(ctx context.Context) *exec.Cmd { return e.command(ctx, args...) })
+}
+
+func (e *Engine) command(ctx context.Context, args ...string) *exec.Cmd {
+	program := args[0]
+	for _, dir := range filepath.SplitList(host.path) {
+		if candidate := filepath.Join(dir, program); !strings.Contains(program, "/") && unix.Access(candidate, unix.X_OK) == nil {
+			program = candidate
+			break
+		}
+	}
+	cmd := exec.CommandContext(ctx, program, args[1:]...)
+	cmd.Env = e.env
+	cmd.Dir = e.Dir
+	return cmd
+}
+
+// Docker runs the suite's docker client.
+func (e *Engine) Docker(args ...string) Result {
+	e.t.Helper()
+	return e.Run(append([]string{"docker"}, args...)...)
+}
+
+// Compose runs docker compose in a project's directory.
+func (e *Engine) Compose(dir string, args ...string) Result {
+	e.t.Helper()
+	return e.Docker(append([]string{"compose", "--project-directory", dir}, args...)...)
+}
+
+// CLI runs docker snaprestore.
+func (e *Engine) CLI(args ...string) Result {
+	e.t.Helper()
+	return e.Docker(append([]string{"snaprestore"}, args...)...)
+}
+
+// BeginCLI starts docker snaprestore.
+func (e *Engine) BeginCLI(args ...string) *Process {
+	e.t.Helper()
+	return e.Begin(append([]string{"docker", "snaprestore"}, args...)...)
+}
+
+// unless gives text where ok does not hold.
+func unless(ok bool, format string, args ...any) string {
+	if ok {
+		return ""
+	}
+	return fmt.Sprintf(format, args...)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fix runs a program that only prepares the machine.
+func fix(t testing.TB, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", strings.Join(args, " "), err, out)
+	}
+}

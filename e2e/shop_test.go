@@ -1,0 +1,95 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Shop is the demo project of scripts/shop: a database, a cache, and two
+// services that share a volume.
+type Shop struct {
+	*Engine
+	dir string // of its compose file
+}
+
+// NewShop starts an engine and the shop on it, healthy, with pgbench's tables
+// in its database.
+func NewShop(t testing.TB, flags ...string) *Shop {
+	t.Helper()
+	s := &Shop{Engine: NewEngine(t, flags...).WithImages()}
+	s.dir = filepath.Join(s.Dir, "shop")
+	must(t, os.CopyFS(s.dir, os.DirFS(filepath.Join(host.repository, "scripts/shop"))))
+	s.Up()
+	s.Bench("-i", "-q")
+	return s
+}
+
+// Up brings the shop up and waits for its health.
+func (s *Shop) Up() {
+	s.t.Helper()
+	s.Compose(s.dir, "up", "--detach", "--wait").OK(s.t)
+}
+
+// Bench runs pgbench in the database's container.
+func (s *Shop) Bench(args ...string) {
+	s.t.Helper()
+	s.Docker(append([]string{"exec", "shop-db-1", "pgbench"}, args...)...).OK(s.t)
+}
+
+// SQL runs one statement and gives its value.
+func (s *Shop) SQL(statement string) string {
+	s.t.Helper()
+	return s.Docker("exec", "shop-db-1", "psql", "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", statement).OK(s.t).Line()
+}
+
+// Redis runs one command of the cache's client.
+func (s *Shop) Redis(args ...string) string {
+	s.t.Helper()
+	return s.Docker(append([]string{"exec", "shop-cache-1", "redis-cli"}, args...)...).OK(s.t).Line()
+}
+
+// CheckDatabase fails the test unless the server's own checks pass (heap and
+// indexes; pages are checked against their checksums as they are read) and
+// pgbench's invariant holds: accounts, tellers, branches and history agree.
+func (s *Shop) CheckDatabase() {
+	s.t.Helper()
+	s.WaitHealthy("shop-db-1")
+	s.Docker("exec", "shop-db-1", "pg_amcheck", "--all", "--install-missing", "--heapallindexed").OK(s.t)
+	sums := s.SQL(`select (select sum(abalance) from pgbench_accounts), (select sum(tbalance) from pgbench_tellers),
+		(select sum(bbalance) from pgbench_branches), (select coalesce(sum(delta), 0) from pgbench_history)`)
+	parts := strings.Split(sums, "|")
+	for _, part := range parts {
+		if len(parts) != 4 || part != parts[0] {
+			s.t.Fatalf("accounts, tellers, branches and history disagree: %s", sums)
+		}
+	}
+}
+
+// WaitHealthy waits until containers run and their health checks, where they
+// have one, pass.
+func (e *Engine) WaitHealthy(names ...string) {
+	e.t.Helper()
+	for _, name := range names {
+		WaitFor(e.t, name+" healthy", time.Minute, func() string {
+			state := e.State(name)
+			return unless(state == "running" || state == "running healthy", "it is %q", state)
+		})
+	}
+}
+
+// State is a container's state and, where it has a health check, its health.
+func (e *Engine) State(name string) string {
+	e.t.Helper()
+	return e.Docker("inspect", "--format", "{{.State.Status}}{{with .State.Health}} {{.Status}}{{end}}", name).Line()
+}
+
+// Identity is what stays of a container while it is the same one: its id.
+func (e *Engine) Identity(names ...string) string {
+	e.t.Helper()
+	return e.Docker(append([]string{"inspect", "--format", "{{.Name}} {{.Id}} {{.Image}}"}, names...)...).OK(e.t).Line()
+}
