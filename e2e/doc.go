@@ -9,7 +9,8 @@
 // with a deadline, never for a time.
 //
 // Everything of a run lies in one directory below SNAPRESTORE_E2E_DIR
-// (/var/tmp/snaprestore-e2e), locked while the run lives. A run that was
+// (/var/tmp/snaprestore-e2e), a tmpfs, locked while the run lives; each
+// engine's data root is an ext4 file system in a file there. A run that was
 // killed leaves processes, mounts and network namespaces; the next run finds
 // its directory unlocked and clears them away before it begins, as does the
 // test binary when it is told to run no test.

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -40,9 +41,55 @@ type daemon struct {
 
 var engines atomic.Int64
 
-// NewEngine starts an engine that ends with the test, with more flags for
-// dockerd, and imports the images.
+// NewEngine starts an engine that ends with the test and has the images of
+// scripts/images, with more flags for dockerd.
 func NewEngine(t testing.TB, flags ...string) *Engine {
+	t.Helper()
+	template.once.Do(func() { makeTemplate(t) })
+	if !template.made {
+		t.Fatal("make the template of engines: it failed in an earlier test")
+	}
+	e := newEngine(t, flags...)
+	fix(t, "cp", "--sparse=always", templateDisk(), e.disk())
+	e.mount()
+	e.Start()
+	return e
+}
+
+// template is the disk that every engine begins with a copy of: a data root
+// with the images. Importing them anew for each test would cost more than
+// most tests.
+var template struct {
+	once sync.Once
+	made bool
+}
+
+func templateDisk() string { return filepath.Join(host.dir, "template.ext4") }
+
+// diskSize is what an engine can store, in bytes. The files are sparse.
+const diskSize = 3 << 30
+
+func makeTemplate(t testing.TB) {
+	e := newEngine(t)
+	must(t, os.WriteFile(e.disk(), nil, 0o600))
+	must(t, os.Truncate(e.disk(), diskSize))
+	fix(t, "mkfs.ext4", "-q", e.disk())
+	e.mount()
+	e.Start()
+	e.Run(filepath.Join(host.repository, "scripts/images"), "import", e.Host).OK(t)
+	e.Stop()
+	// Each engine is one of its own.
+	for _, name := range []string{"engine-id", "key.json"} {
+		must(t, os.RemoveAll(filepath.Join(e.Data, name)))
+	}
+	must(t, endProcesses(e.Dir, "/"+e.name+"/"))
+	must(t, unmountBelow(e.Dir))
+	must(t, os.Rename(e.disk(), templateDisk()))
+	template.made = true
+}
+
+// newEngine lays an engine out, without its disk.
+func newEngine(t testing.TB, flags ...string) *Engine {
 	t.Helper()
 	number := engines.Add(1)
 	e := &Engine{
@@ -62,24 +109,21 @@ func NewEngine(t testing.TB, flags ...string) *Engine {
 	must(t, os.WriteFile(filepath.Join(e.Dir, "daemon.json"), []byte("{}"), 0o600))
 	must(t, os.WriteFile(filepath.Join(e.Dir, "containerd.toml"), []byte(containerdConfig), 0o600))
 	e.env = append(os.Environ(), "PATH="+host.path, "DOCKER_CONFIG="+e.config(), "DOCKER_HOST="+e.Host,
-		"HOME="+e.Dir, "LC_ALL=C.UTF-8")
-
+		"LC_ALL=C.UTF-8")
 	t.Cleanup(e.clean)
 	fix(t, "ip", "netns", "add", e.name)
 	fix(t, "ip", "-n", e.name, "link", "set", "lo", "up")
-	e.Start()
 	return e
 }
 
-// WithImages imports images of scripts/images, all where none is named.
-func (e *Engine) WithImages(names ...string) *Engine {
+// mount puts the engine's disk in the place of its data root.
+func (e *Engine) mount() {
 	e.t.Helper()
-	args := append([]string{filepath.Join(host.repository, "scripts/images"), "import", e.Host}, names...)
-	e.Run(args...).OK(e.t)
-	return e
+	fix(e.t, "mount", "-o", "loop", e.disk(), e.Data)
 }
 
 func (e *Engine) socket() string { return filepath.Join(e.Dir, "socket/docker.sock") }
+func (e *Engine) disk() string   { return filepath.Join(e.Dir, "disk.ext4") }
 func (e *Engine) config() string { return filepath.Join(e.Dir, "config") }
 func (e *Engine) log() string    { return filepath.Join(e.Dir, "engine.log") }
 
@@ -236,6 +280,8 @@ func (e *Engine) tail() string {
 // Run runs a program with the engine's environment.
 func (e *Engine) Run(args ...string) Result {
 	e.t.Helper()
+	began := time.Now()
+	defer func() { e.t.Logf("%5.2fs %s", time.Since(began).Seconds(), strings.Join(args, " ")) }()
 	return e.Begin(args...).Wait()
 }
 

@@ -21,7 +21,7 @@ type Shop struct {
 // in its database.
 func NewShop(t testing.TB, flags ...string) *Shop {
 	t.Helper()
-	s := &Shop{Engine: NewEngine(t, flags...).WithImages()}
+	s := &Shop{Engine: NewEngine(t, flags...)}
 	s.dir = filepath.Join(s.Dir, "shop")
 	must(t, os.CopyFS(s.dir, os.DirFS(filepath.Join(host.repository, "scripts/shop"))))
 	s.Up()
