@@ -92,12 +92,9 @@ func denied(err error) bool {
 	return errors.Is(err, syscall.EACCES) || (client.IsErrConnectionFailed(err) && strings.Contains(err.Error(), "permission denied"))
 }
 
-// errUnreachable marks the faults of translate for Unreachable.
-var errUnreachable = errors.New("the engine cannot be reached")
-
 // Unreachable reports whether err says that the engine could not be reached
 // or went away.
-func Unreachable(err error) bool { return errors.Is(err, errUnreachable) }
+func Unreachable(err error) bool { return errors.Is(err, restore.ErrUnreachable) }
 
 func (c *Client) translate(what string, err error) error {
 	switch {
@@ -122,10 +119,10 @@ func (c *Client) translate(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, oneLine(err))
 }
 
-// unreachable is errUnreachable with the text of its cause.
+// unreachable is restore.ErrUnreachable with the text of its cause.
 type unreachable struct{ error }
 
-func (u unreachable) Is(target error) bool { return target == errUnreachable }
+func (u unreachable) Is(target error) bool { return target == restore.ErrUnreachable }
 func (u unreachable) Unwrap() error        { return u.error }
 
 // line is an error whose text was made one line.

@@ -1,0 +1,223 @@
+package agent
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"sync/atomic"
+	"time"
+
+	"github.com/snaprestore/snaprestore/cliplugin/engineapi"
+	"github.com/snaprestore/snaprestore/restore"
+	"github.com/snaprestore/snaprestore/restore/event"
+	"github.com/snaprestore/snaprestore/restore/fault"
+)
+
+// Exit statuses of an agent. The engine starts one that was again, and leaves
+// one that is settled alone.
+const (
+	exitSettled  = 0
+	exitContinue = 1
+)
+
+// Times of the server.
+const (
+	// greetTimeout is how long an agent waits for its client's first word.
+	greetTimeout = 30 * time.Second
+	// answerTimeout is the silence after a plan that means no.
+	answerTimeout = 30 * time.Second
+	// enginePatience is how long an agent that was started again waits for
+	// an engine that is still starting.
+	enginePatience = 10 * time.Minute
+	// flushTimeout bounds the wait for the last words' way out.
+	flushTimeout = 10 * time.Second
+)
+
+// connection is the engine as the agent found it.
+type connection struct {
+	config restore.Config
+	// reachable reports whether the engine answers now.
+	reachable func(context.Context) bool
+	close     func() error
+}
+
+// server is one run of an agent.
+type server struct {
+	request Request
+	traits  traits
+	env     func(string) string
+	in      *bufio.Reader
+	out     io.Writer
+	events  *events
+	begun   atomic.Bool // an operation may be open
+
+	connect func(ctx context.Context, env func(string) string, attended bool) (*connection, error)
+	open    func(context.Context, restore.Config) (Domain, error)
+
+	greetTimeout, answerTimeout time.Duration
+}
+
+// serve runs the request and says how it ended.
+func (s *server) serve(ctx context.Context) int {
+	ended := make(chan int, 1)
+	go func() { ended <- s.answer(ctx) }()
+	select {
+	case status := <-ended:
+		return status
+	case <-ctx.Done():
+		if s.begun.Load() {
+			return exitContinue
+		}
+		return exitSettled
+	}
+}
+
+// answer runs the request, sends its result, and gives the exit status.
+func (s *server) answer(ctx context.Context) int {
+	var conn *connection
+	result, err := func() (any, error) {
+		if err := s.decode(); err != nil {
+			return nil, err
+		}
+		attended := s.greet(ctx)
+		var err error
+		if conn, err = s.connect(ctx, s.env, attended); err != nil {
+			return nil, err
+		}
+		return s.run(ctx, conn.config, attended)
+	}()
+	if conn != nil {
+		defer conn.close()
+	}
+	if err != nil {
+		s.events.send(event.Event{Type: event.Failed, Operation: s.request.Operation, Error: fault.From(err)})
+	} else {
+		s.events.send(event.Event{Type: event.Result, Operation: s.request.Operation, Result: result})
+	}
+	// The result of an operation must get out. Where it may have been lost, or
+	// the engine is not there to keep it, the next agent says it again.
+	if s.events.flush(flushTimeout) && (conn == nil || !s.begun.Load() || conn.reachable(ctx)) {
+		return exitSettled
+	}
+	if s.begun.Load() {
+		return exitContinue
+	}
+	return exitSettled
+}
+
+func (s *server) decode() error {
+	if err := json.Unmarshal([]byte(s.env(envRequest)), &s.request); err != nil {
+		return fault.New(fault.Failed, "read the agent's request: %w", err).
+			WithState("nothing was changed").
+			WithHint("the agent is started by docker snaprestore, not by hand")
+	}
+	if _, known := verbs[s.request.Verb]; !known {
+		return fault.New(fault.Failed, "read the agent's request: no verb %q", s.request.Verb).
+			WithState("nothing was changed")
+	}
+	s.traits = s.request.traits()
+	return nil
+}
+
+// greet waits for the client's first line. It reports false when nobody
+// watches: then the engine started the agent, again.
+func (s *server) greet(ctx context.Context) bool {
+	if !s.traits.operation {
+		return true
+	}
+	_, err := s.hear(ctx, s.greetTimeout)
+	return err == nil
+}
+
+// Reasons why hear heard nothing.
+var (
+	errSilent = errors.New("the client is silent")
+	errHungUp = errors.New("the client is gone")
+)
+
+// hear reads one Answer. After an error nothing more may be read.
+func (s *server) hear(ctx context.Context, limit time.Duration) (a Answer, err error) {
+	type heard struct {
+		line []byte
+		err  error
+	}
+	lines := make(chan heard, 1)
+	go func() {
+		line, err := s.in.ReadBytes('\n')
+		lines <- heard{line, err}
+	}()
+	select {
+	case l := <-lines:
+		if l.err != nil {
+			return a, errHungUp
+		}
+		if err := json.Unmarshal(l.line, &a); err != nil {
+			return a, fmt.Errorf("read answer: %w", err)
+		}
+		return a, nil
+	case <-time.After(limit):
+		return a, errSilent
+	case <-ctx.Done():
+		return a, ctx.Err()
+	}
+}
+
+// connectAttempts and connectInterval bound the wait for the socket of an
+// engine that has just started this agent, so is up.
+const (
+	connectAttempts = 10
+	connectInterval = 200 * time.Millisecond
+)
+
+// connectEngine finds the engine through its socket and makes sure that it is
+// the client's. An agent that the engine started again may be early: then it
+// waits for the engine.
+func connectEngine(ctx context.Context, env func(string) string, attended bool) (*connection, error) {
+	socket := env(EnvSocket)
+	patience := enginePatience
+	if attended {
+		patience = connectAttempts * connectInterval
+	}
+	first, err := engineapi.Dial(socket, engineapi.Patient(patience))
+	if err != nil {
+		return nil, err
+	}
+	defer first.Close()
+	wrong := func(format string, args ...any) error {
+		return fault.New(fault.Failed, format, args...).WithState("nothing was changed").
+			WithHint("set %s to the path of the engine's socket on the engine host", EnvSocket)
+	}
+	host, err := first.Host(ctx)
+	if engineapi.Unreachable(err) {
+		return nil, wrong("find the engine's socket %s on the engine host: %w", path.Base(socket), err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if host.ID != env(envEngine) || host.DataRoot != env(envDataRoot) {
+		return nil, wrong("the socket %s on the engine host is another engine's (its data is in %s, not in %s)",
+			path.Base(socket), host.DataRoot, env(envDataRoot))
+	}
+	self, err := first.Container(ctx, env(envSelf))
+	if err != nil {
+		return nil, fmt.Errorf("find own container: %w", err)
+	}
+	// The domain knows itself which calls are worth waiting for.
+	engine, err := engineapi.Dial(socket)
+	if err != nil {
+		return nil, err
+	}
+	return &connection{
+		config: restore.Config{Engine: engine, Root: env(envRoot), Self: self.ID, Proc: "/proc"},
+		reachable: func(ctx context.Context) bool {
+			ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+			defer cancel()
+			return engine.CheckVersion(ctx) == nil
+		},
+		close: engine.Close,
+	}, nil
+}

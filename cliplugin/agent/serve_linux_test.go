@@ -1,0 +1,443 @@
+package agent
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gotest.tools/v3/assert"
+	is "gotest.tools/v3/assert/cmp"
+
+	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/restore"
+	"github.com/snaprestore/snaprestore/restore/event"
+	"github.com/snaprestore/snaprestore/restore/fault"
+	"github.com/snaprestore/snaprestore/restore/plan"
+)
+
+// dialogue is one run of a server with a client that the test plays.
+type dialogue struct {
+	t        *testing.T
+	s        *server
+	in       *io.PipeWriter
+	stdout   *syncBuffer
+	messages chan message
+	status   chan int
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+// limit ends a test that hangs; nothing takes nearly as long.
+const limit = time.Minute
+
+func talk(ctx context.Context, t *testing.T, d *domain, req Request, change func(*server)) *dialogue {
+	t.Helper()
+	request, err := json.Marshal(req)
+	assert.NilError(t, err)
+	in, inW := io.Pipe()
+	t.Cleanup(func() { inW.Close() })
+	errR, errW := io.Pipe()
+	t.Cleanup(func() { errR.Close() })
+	g := &dialogue{t: t, in: inW, stdout: &syncBuffer{}, messages: make(chan message, 100), status: make(chan int, 1)}
+	go io.Copy(&lines{handle: func(m message) { g.messages <- m }}, errR)
+	g.s = &server{
+		env: func(name string) string {
+			if name == envRequest {
+				return string(request)
+			}
+			return ""
+		},
+		in: bufio.NewReader(in), out: g.stdout, events: newEvents(errW),
+		connect: func(context.Context, func(string) string, bool) (*connection, error) {
+			return &connection{reachable: func(context.Context) bool { return true }, close: func() error { return nil }}, nil
+		},
+		open:         func(context.Context, restore.Config) (Domain, error) { return d, nil },
+		greetTimeout: limit, answerTimeout: limit,
+	}
+	if change != nil {
+		change(g.s)
+	}
+	go func() { g.status <- g.s.serve(ctx) }()
+	return g
+}
+
+func (g *dialogue) say(a Answer) {
+	g.t.Helper()
+	data, err := json.Marshal(a)
+	assert.NilError(g.t, err)
+	_, err = g.in.Write(append(data, '\n'))
+	assert.NilError(g.t, err)
+}
+
+func (g *dialogue) next() message {
+	g.t.Helper()
+	select {
+	case m := <-g.messages:
+		return m
+	case <-time.After(limit):
+		g.t.Fatal("no message came")
+		panic("unreachable")
+	}
+}
+
+func (g *dialogue) exit() int {
+	g.t.Helper()
+	select {
+	case status := <-g.status:
+		return status
+	case <-time.After(limit):
+		g.t.Fatal("the server did not end")
+		panic("unreachable")
+	}
+}
+
+// failed expects a fault of this kind as the next message.
+func (g *dialogue) failed(kind fault.Kind) *fault.Error {
+	g.t.Helper()
+	m := g.next()
+	assert.Assert(g.t, m.Error != nil, "%+v", m)
+	assert.Equal(g.t, m.Error.Kind, kind, "%v", m.Error)
+	return m.Error
+}
+
+func TestReadingVerbsAnswer(t *testing.T) {
+	for _, tt := range []struct {
+		req  Request
+		call string
+	}{
+		{Request{Verb: List, Project: "p"}, "List p"},
+		{Request{Verb: Inspect, References: []string{"a"}}, "Inspect"},
+		{Request{Verb: Status}, "Status "},
+		{Request{Verb: Status, References: []string{"o"}}, "Status o"},
+		{Request{Verb: Verify, References: []string{"a"}}, "Verify"},
+		{Request{Verb: Doctor}, "Doctor"},
+		{Request{Verb: Restore, DryRun: true, Restore: &plan.RestoreRequest{Snapshot: "s"}}, "PlanRestore s"},
+		{Request{Verb: Undo, DryRun: true, Undo: &plan.UndoRequest{Operation: "o"}}, "PlanUndo o"},
+	} {
+		d := &domain{}
+		g := talk(t.Context(), t, d, tt.req, nil)
+		m := g.next()
+		assert.Equal(t, m.Type, event.Result, "%v: %v", tt.req.Verb, m.Error)
+		assert.Check(t, m.Result != nil)
+		assert.Equal(t, g.exit(), exitSettled)
+		assert.DeepEqual(t, d.called(), []string{tt.call})
+	}
+}
+
+func TestChangingVerbsWaitForTheClientsFirstWord(t *testing.T) {
+	for _, tt := range []struct {
+		req  Request
+		call string
+	}{
+		{Request{Verb: Create, Operation: "o", Create: &plan.Create{}}, "Create o"},
+		{Request{Verb: Remove, Operation: "o", References: []string{"a"}}, "Remove"},
+		{Request{Verb: Recover, References: []string{"o"}}, "Recover o"},
+		{Request{Verb: Restore, Operation: "o", Restore: &plan.RestoreRequest{Snapshot: "s"}}, "PlanRestore s Execute o"},
+		{Request{Verb: Undo, Operation: "o", Undo: &plan.UndoRequest{}}, "PlanUndo  Execute o"},
+	} {
+		d := &domain{}
+		g := talk(t.Context(), t, d, tt.req, nil)
+		assert.Equal(t, len(d.called()), 0)
+		g.say(Answer{Wait: true})
+		m := g.next()
+		assert.Equal(t, m.Type, event.Result, "%v: %v", tt.req.Verb, m.Error)
+		assert.Equal(t, g.exit(), exitSettled)
+		assert.Equal(t, strings.Join(d.called(), " "), tt.call)
+	}
+}
+
+// The engine starts an agent again that died before its operation began, maybe
+// hours later and with nobody watching.
+func TestAgentThatNobodyWatchesBeginsNothing(t *testing.T) {
+	for _, verb := range []Verb{Create, Remove, Restore, Undo, Import} {
+		d := &domain{}
+		g := talk(t.Context(), t, d, Request{Verb: verb, Operation: "o", Create: &plan.Create{},
+			Restore: &plan.RestoreRequest{}, Undo: &plan.UndoRequest{}}, nil)
+		g.in.Close()
+		f := g.failed(fault.Declined)
+		assert.Check(t, is.Contains(f.State, "nothing was changed"))
+		assert.Equal(t, g.exit(), exitSettled, "it must not be started again")
+		assert.Equal(t, len(d.called()), 0)
+	}
+	d := &domain{}
+	g := talk(t.Context(), t, d, Request{Verb: Create, Operation: "o", Create: &plan.Create{}},
+		func(s *server) { s.greetTimeout = time.Nanosecond })
+	g.failed(fault.Declined)
+	assert.Equal(t, len(d.called()), 0)
+}
+
+func TestRecoverGoesOnUnwatched(t *testing.T) {
+	d := &domain{}
+	g := talk(t.Context(), t, d, Request{Verb: Recover}, nil)
+	g.in.Close()
+	assert.Equal(t, g.next().Type, event.Result)
+	assert.DeepEqual(t, d.called(), []string{"Recover "})
+}
+
+func TestRestartedAgentResumesItsOperation(t *testing.T) {
+	done := plan.Restored{Operation: "o", Snapshot: "s", Result: journal.ResultDone}
+	locked := resumed{err: fault.New(fault.Locked, "held")}
+	for _, tt := range []struct {
+		name   string
+		verb   Verb
+		refs   []string
+		resume []resumed
+		result string
+		kind   fault.Kind
+	}{
+		{"restore", Restore, nil, []resumed{{result: done}}, `"operation":"o"`, ""},
+		{"waits for another's recovery", Undo, nil, []resumed{locked, {result: done}}, `"operation":"o"`, ""},
+		{"create", Create, nil, []resumed{{result: done}}, `"id":"s"`, ""},
+		{"import", Import, nil, []resumed{{result: done}}, `"id":"s"`, ""},
+		{"rm", Remove, []string{"s"}, []resumed{{result: done}}, `["s"]`, ""},
+		{"rm of several", Remove, []string{"s", "t"}, []resumed{{result: done}}, "", fault.Failed},
+		{"rolled back", Restore, nil, []resumed{{err: fault.New(fault.RolledBack, "no health")}}, "", fault.RolledBack},
+		{"create came to nothing", Create, nil, []resumed{{result: plan.Restored{Result: journal.ResultFailed}}}, "", fault.Failed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := &domain{known: true, resume: tt.resume}
+			g := talk(t.Context(), t, d, Request{Verb: tt.verb, Operation: "o", References: tt.refs}, nil)
+			g.in.Close() // nobody watches
+			if tt.kind != "" {
+				g.failed(tt.kind)
+			} else {
+				m := g.next()
+				assert.Check(t, is.Contains(string(m.Result), tt.result), "%v", m.Error)
+			}
+			assert.Equal(t, g.exit(), exitSettled)
+			assert.Equal(t, d.called()[0], "Resume o")
+		})
+	}
+}
+
+func TestPlanIsExecutedAfterYesOnly(t *testing.T) {
+	req := Request{Verb: Restore, Operation: "o", Ask: true, Restore: &plan.RestoreRequest{Snapshot: "s"}}
+	digest := func(m message) string {
+		var p plan.Plan
+		assert.NilError(t, json.Unmarshal(m.Plan, &p))
+		return p.Digest()
+	}
+	for _, tt := range []struct {
+		name     string
+		answer   func(*dialogue, message)
+		executed bool
+	}{
+		{"yes", func(g *dialogue, m message) { g.say(Answer{Yes: true, Plan: digest(m)}) }, true},
+		{"yes after thinking", func(g *dialogue, m message) {
+			g.say(Answer{Wait: true})
+			g.say(Answer{Wait: true})
+			g.say(Answer{Yes: true, Plan: digest(m)})
+		}, true},
+		{"no", func(g *dialogue, m message) { g.say(Answer{}) }, false},
+		{"yes to another plan", func(g *dialogue, m message) { g.say(Answer{Yes: true, Plan: "000000000000"}) }, false},
+		{"client gone", func(g *dialogue, m message) { g.in.Close() }, false},
+		{"client gone in the middle of a line", func(g *dialogue, m message) {
+			_, _ = g.in.Write([]byte(`{"yes":true,"plan":"` + digest(m) + `"}`))
+			g.in.Close()
+		}, false},
+		{"noise", func(g *dialogue, m message) { _, _ = g.in.Write([]byte("y\n")) }, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := &domain{}
+			g := talk(t.Context(), t, d, req, nil)
+			g.say(Answer{Wait: true})
+			m := g.next()
+			assert.Equal(t, m.Type, event.Plan)
+			assert.DeepEqual(t, d.called(), []string{"PlanRestore s"})
+			tt.answer(g, m)
+			if tt.executed {
+				assert.Equal(t, g.next().Type, event.Result)
+				assert.DeepEqual(t, d.called(), []string{"PlanRestore s", "Execute o"})
+			} else {
+				g.failed(fault.Declined)
+				assert.DeepEqual(t, d.called(), []string{"PlanRestore s"})
+			}
+			assert.Equal(t, g.exit(), exitSettled)
+		})
+	}
+	d := &domain{}
+	g := talk(t.Context(), t, d, req, func(s *server) { s.answerTimeout = time.Nanosecond })
+	g.say(Answer{Wait: true})
+	assert.Equal(t, g.next().Type, event.Plan)
+	g.failed(fault.Declined) // silence is a no
+	assert.DeepEqual(t, d.called(), []string{"PlanRestore s"})
+}
+
+func TestConfirmationMustNameWhatWasResolved(t *testing.T) {
+	for _, req := range []Request{
+		{Verb: Restore, Operation: "o", Restore: &plan.RestoreRequest{Snapshot: "latest"}},
+		{Verb: Undo, Operation: "o", Undo: &plan.UndoRequest{}},
+	} {
+		for _, confirm := range []string{"resolved", "resolve", "other"} {
+			d := &domain{}
+			req.Confirm = confirm
+			g := talk(t.Context(), t, d, req, nil)
+			g.say(Answer{Wait: true})
+			if confirm == "resolved" {
+				assert.Equal(t, g.next().Type, event.Result)
+				assert.Equal(t, len(d.called()), 2)
+				continue
+			}
+			g.failed(fault.Declined)
+			assert.Equal(t, len(d.called()), 1, "only planned")
+		}
+	}
+}
+
+func TestArchiveTravelsWhole(t *testing.T) {
+	archive := bytes.Repeat([]byte("0123456789abcdef"), 200_000) // several chunks
+	d := &domain{archive: archive}
+	g := talk(t.Context(), t, d, Request{Verb: Export, References: []string{"s"}}, nil)
+	assert.Equal(t, g.next().Type, event.Result)
+	assert.Equal(t, g.exit(), exitSettled)
+	var got bytes.Buffer
+	sink := &archiveSink{w: &got}
+	_, err := io.Copy(sink, &g.stdout.b)
+	assert.NilError(t, err)
+	assert.NilError(t, sink.Close())
+	assert.Check(t, bytes.Equal(got.Bytes(), archive))
+
+	d = &domain{}
+	g = talk(t.Context(), t, d, Request{Verb: Import, Operation: "o"}, nil)
+	g.say(Answer{Wait: true})
+	w := &archiveWriter{w: g.in}
+	_, err = w.Write(archive)
+	assert.NilError(t, err)
+	assert.NilError(t, w.End())
+	assert.Equal(t, g.next().Type, event.Result)
+	assert.Check(t, bytes.Equal(d.archive, archive))
+}
+
+func TestClientThatDiesTearsTheArchive(t *testing.T) {
+	d := &domain{}
+	g := talk(t.Context(), t, d, Request{Verb: Import, Operation: "o"}, nil)
+	g.say(Answer{Wait: true})
+	w := &archiveWriter{w: g.in}
+	_, err := w.Write([]byte("the first part"))
+	assert.NilError(t, err)
+	g.in.Close()
+	g.failed(fault.Corrupt)
+	assert.Check(t, errors.Is(d.importErr, errCut), "%v", d.importErr)
+}
+
+func TestReadingEndsWithItsClient(t *testing.T) {
+	d := &domain{work: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
+	g := talk(t.Context(), t, d, Request{Verb: Verify, References: []string{"a"}}, nil)
+	g.in.Close()
+	g.failed(fault.Failed)
+	assert.Equal(t, g.exit(), exitSettled)
+}
+
+func TestChangingGoesOnWithoutItsClient(t *testing.T) {
+	gone := make(chan struct{})
+	d := &domain{work: func(ctx context.Context) error { <-gone; return ctx.Err() }}
+	g := talk(t.Context(), t, d, Request{Verb: Create, Operation: "o", Create: &plan.Create{}}, nil)
+	g.say(Answer{Wait: true})
+	g.in.Close()
+	close(gone)
+	assert.Equal(t, g.next().Type, event.Result)
+}
+
+// The exit status tells the engine whether to start the agent again.
+func TestTermEndsAtOnceAndTellsTheEngine(t *testing.T) {
+	working := make(chan struct{})
+	d := &domain{work: func(context.Context) error { close(working); select {} }}
+	ctx, term := context.WithCancel(t.Context())
+	g := talk(ctx, t, d, Request{Verb: Create, Operation: "o", Create: &plan.Create{}}, nil)
+	g.say(Answer{Wait: true})
+	<-working
+	term()
+	assert.Equal(t, g.exit(), exitContinue)
+
+	ctx, term = context.WithCancel(t.Context())
+	g = talk(ctx, t, &domain{}, Request{Verb: Restore, Operation: "o", Ask: true, Restore: &plan.RestoreRequest{}}, nil)
+	g.say(Answer{Wait: true})
+	assert.Equal(t, g.next().Type, event.Plan)
+	term()
+	assert.Equal(t, g.exit(), exitSettled)
+}
+
+func TestResultThatMayBeLostIsSaidAgain(t *testing.T) {
+	down := func(s *server) {
+		s.connect = func(context.Context, func(string) string, bool) (*connection, error) {
+			return &connection{reachable: func(context.Context) bool { return false }, close: func() error { return nil }}, nil
+		}
+	}
+	g := talk(t.Context(), t, &domain{}, Request{Verb: Create, Operation: "o", Create: &plan.Create{}}, down)
+	g.say(Answer{Wait: true})
+	assert.Equal(t, g.next().Type, event.Result)
+	assert.Equal(t, g.exit(), exitContinue)
+
+	g = talk(t.Context(), t, &domain{}, Request{Verb: Create, Operation: "o", Create: &plan.Create{}}, func(s *server) {
+		s.events = newEvents(brokenWriter{})
+	})
+	g.say(Answer{Wait: true})
+	assert.Equal(t, g.exit(), exitContinue)
+
+	g = talk(t.Context(), t, &domain{}, Request{Verb: List}, down)
+	assert.Equal(t, g.next().Type, event.Result)
+	assert.Equal(t, g.exit(), exitSettled)
+}
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+func TestBadRequestsAreRefused(t *testing.T) {
+	for _, req := range []Request{
+		{}, {Verb: "frob"}, {Verb: Create}, {Verb: Restore}, {Verb: Undo}, {Verb: Export},
+		{Verb: Restore, DryRun: true}, {Verb: Status, References: []string{"a", "b"}},
+	} {
+		d := &domain{}
+		g := talk(t.Context(), t, d, req, nil)
+		go func() { _, _ = g.in.Write([]byte("{\"wait\":true}\n")) }()
+		f := g.failed(fault.Failed)
+		assert.Check(t, is.Contains(f.State, "nothing was changed"))
+		assert.Equal(t, g.exit(), exitSettled)
+		assert.Equal(t, len(d.called()), 0)
+	}
+}
+
+// While the engine is down nobody reads what the agent says.
+func TestEventsNeverBlock(t *testing.T) {
+	r, w := io.Pipe()
+	e := newEvents(w)
+	for i := range 100 * progressBacklog {
+		e.send(event.Event{Type: event.Progress, Bytes: int64(i)})
+	}
+	e.send(event.Event{Type: event.Result, Result: "kept"})
+	assert.Check(t, !e.flush(time.Nanosecond))
+	var last message
+	var n int
+	var times []time.Time
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		l := &lines{handle: func(m message) { last = m; n++; times = append(times, m.Time) }}
+		_, _ = io.Copy(l, r)
+	}()
+	assert.Check(t, e.flush(limit))
+	w.Close()
+	<-done
+	assert.Equal(t, last.Type, event.Result)
+	assert.Check(t, n <= progressBacklog+2, "%d", n)
+	for i := 1; i < len(times); i++ {
+		assert.Assert(t, times[i].After(times[i-1]))
+	}
+}

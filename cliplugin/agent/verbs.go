@@ -1,0 +1,38 @@
+package agent
+
+// traits is what client and server must know of a verb.
+type traits struct {
+	// operation says that the verb changes something: its agent outlives the
+	// client and engine restarts.
+	operation bool
+	// blind says that the verb may be done again by an agent that the engine
+	// started again, though nobody watches: it finishes what others began.
+	blind bool
+	// in and out say that an archive comes on standard input, or leaves on
+	// standard output.
+	in, out bool
+}
+
+var verbs = map[Verb]traits{
+	Create:  {operation: true},
+	List:    {},
+	Inspect: {},
+	Remove:  {operation: true},
+	Restore: {operation: true},
+	Undo:    {operation: true},
+	Status:  {},
+	Recover: {operation: true, blind: true},
+	Export:  {out: true},
+	Import:  {operation: true, in: true},
+	Verify:  {},
+	Doctor:  {},
+}
+
+// traits gives those of the request: a dry run is not an operation.
+func (r *Request) traits() traits {
+	t := verbs[r.Verb]
+	if r.DryRun {
+		t.operation = false
+	}
+	return t
+}
