@@ -15,6 +15,7 @@ import (
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/plan"
 	"github.com/snaprestore/snaprestore/restore/snapshot"
+	"github.com/snaprestore/snaprestore/restore/volume"
 )
 
 // selection is what a snapshot is made of.
@@ -43,7 +44,7 @@ func selectVolumes(inv *inventory, r plan.Create) (*selection, error) {
 	}
 	for _, name := range r.Volumes {
 		v, ok := inv.volumes[name]
-		if !ok {
+		if !ok && r.Project != "" {
 			v, ok = inv.volumes[r.Project+"_"+name]
 		}
 		if !ok {
@@ -137,7 +138,11 @@ func (s *selection) takeMount(inv *inventory, c Container, m Mount) {
 		}
 		s.take(inv, m.Name)
 	case "bind":
-		s.skip(fmt.Sprintf("bind mount %s at %s:%s", m.Source, c.Name, m.Target), "it is a directory of the host, not a volume")
+		if err := inv.reasons[m.Source]; err != nil {
+			s.skip(fmt.Sprintf("bind mount %s at %s:%s", m.Source, c.Name, m.Target), err.Error())
+			return
+		}
+		s.take(inv, m.Source)
 	case "tmpfs":
 		s.skip(fmt.Sprintf("tmpfs at %s:%s", c.Name, m.Target), "it lives in memory")
 	default:
@@ -253,6 +258,9 @@ func (d *Domain) Create(ctx context.Context, id string, r plan.Create) (snapshot
 			WithState("nothing was changed").WithHint("try again")
 	}
 	for _, name := range s.names() {
+		if err := d.needMounts(inv.places[name]); err != nil {
+			return none, err
+		}
 		if err := d.check(name, inv.places[name]); err != nil {
 			return none, err
 		}
@@ -306,7 +314,7 @@ func (d *Domain) create(ctx context.Context, id string, r plan.Create, inv *inve
 	frozenAt := time.Now()
 	err = d.freeze(ctx, log)
 	if err == nil {
-		err = d.saveAll(ctx, id, draft, &snap)
+		err = d.saveAll(ctx, id, inv, draft, &snap)
 	}
 	thawErr := d.thaw(detached(ctx), log)
 	if len(op.Containers) > 0 {
@@ -406,7 +414,7 @@ func describeVolume(inv *inventory, v Volume) snapshot.Volume {
 	shared := inv.trees(v.Name).names
 	for _, c := range inv.containers {
 		for _, m := range c.Mounts {
-			if m.Type == "volume" && (m.Name == v.Name || shared[m.Name]) {
+			if shown := m.Type == "volume" && shared[m.Name]; shown || (m.Type == "bind" && m.Source == v.Name) {
 				out.Uses = append(out.Uses, snapshot.Use{
 					Container: c.Name, Service: c.Labels[labelService], Target: m.Target, ReadOnly: m.ReadOnly,
 				})
@@ -416,9 +424,13 @@ func describeVolume(inv *inventory, v Volume) snapshot.Volume {
 	return out
 }
 
-// scopeOf gives the scope word of a local volume.
+// scopeOf gives the scope word of a volume.
 func scopeOf(v Volume) string {
 	switch {
+	case v.Driver == bindDriver:
+		return "absolute"
+	case volume.Served(v.Driver) && v.Options["scope"] != "" && v.Options["scope"] != string(volume.Named):
+		return v.Options["scope"]
 	case v.Labels[labelProject] != "":
 		return "project_named"
 	case anonymous(v.Name):
@@ -448,27 +460,19 @@ func (d *Domain) describeContainer(ctx context.Context, c Container) (snapshot.C
 }
 
 // saveAll stores every volume into the draft and fills in what was stored.
-func (d *Domain) saveAll(ctx context.Context, id string, draft *snapshot.Draft, snap *snapshot.Snapshot) error {
+func (d *Domain) saveAll(ctx context.Context, id string, inv *inventory, draft *snapshot.Draft, snap *snapshot.Snapshot) error {
 	d.phase(id, "copy")
 	for i := range snap.Volumes {
 		v := &snap.Volumes[i]
-		if err := d.save(ctx, id, draft, i, v); err != nil {
+		if err := d.save(ctx, id, draft, i, v, inv.places[v.Name]); err != nil {
 			return fmt.Errorf("copy volume %s: %w", v.Name, err)
 		}
 	}
 	return nil
 }
 
-func (d *Domain) save(ctx context.Context, id string, draft *snapshot.Draft, index int, v *snapshot.Volume) error {
-	engineVolume, err := d.Engine.Volume(ctx, v.Name)
-	if err != nil {
-		return err
-	}
-	p, err := d.placeOf(engineVolume)
-	if err != nil {
-		return err
-	}
-	tree, err := d.openTree(p.path())
+func (d *Domain) save(ctx context.Context, id string, draft *snapshot.Draft, index int, v *snapshot.Volume, at place) error {
+	tree, err := d.openTree(at.path())
 	if err != nil {
 		return err
 	}

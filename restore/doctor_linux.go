@@ -41,6 +41,7 @@ func (d *Domain) Doctor(ctx context.Context) ([]plan.Check, error) {
 		d.journalCheck(),
 		d.snapshotCheck(ctx),
 		d.volumeCheck(inv),
+		d.allowCheck(),
 		d.processCheck(),
 	}
 	return checks, ctx.Err()
@@ -237,9 +238,15 @@ func (d *Domain) volumeCheck(inv *inventory) plan.Check {
 	usable, broken := 0, []string{}
 	var cannot []string
 	for name, reason := range inv.reasons {
+		if inv.volumes[name].Driver == bindDriver {
+			continue // create says so for each
+		}
 		cannot = append(cannot, name+": "+reason.Error())
 	}
 	for name, at := range inv.places {
+		if at.prefix != "" {
+			continue
+		}
 		if err := d.check(name, at); err != nil {
 			broken = append(broken, err.Error())
 			continue
@@ -257,6 +264,19 @@ func (d *Domain) volumeCheck(inv *inventory) plan.Check {
 		c.Hint = "such volumes are skipped by create"
 	}
 	return c
+}
+
+// allowCheck shows under which paths bind mounts are taken along.
+func (d *Domain) allowCheck() plan.Check {
+	prefixes, err := d.Allowed()
+	if err != nil {
+		f := fault.From(err)
+		return plan.Check{Name: "allowed paths", Status: checkFailed, Detail: f.Error(), Hint: f.Hint}
+	}
+	if len(prefixes) == 0 {
+		return plan.Check{Name: "allowed paths", Status: checkOK, Detail: "none: bind mounts are skipped"}
+	}
+	return plan.Check{Name: "allowed paths", Status: checkOK, Detail: strings.Join(prefixes, ", ")}
 }
 
 // processCheck sees whether the processes of other containers can be looked

@@ -33,6 +33,9 @@ type Config struct {
 	Self string
 	// Proc is where the processes of the engine's host are seen: "/proc".
 	Proc string
+	// Mounts are the directories of the host, beside the data root, that this
+	// process sees at their own paths; nil where it sees all.
+	Mounts []string
 	// Copier stores and loads volumes.
 	Copier copyengine.Engine
 	// Fail is called at every durable step; nil outside tests.

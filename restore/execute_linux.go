@@ -74,7 +74,7 @@ func (d *Domain) execute(ctx context.Context, p *plan.Plan) (plan.Restored, erro
 	for _, v := range p.Volumes {
 		op.Volumes = append(op.Volumes, journal.Volume{
 			Name: v.Name, Shares: v.Shares, Dir: v.Dir, Live: v.Live, Stage: v.Stage,
-			Fence: fenceName(op.ID), Old: oldName(op.ID),
+			Fence: fenceName(op.ID, v.Live), Old: oldName(op.ID, v.Live),
 			Keep: v.Engine == plan.Rename, Created: v.Create != nil, Index: v.Index,
 		})
 	}

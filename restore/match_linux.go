@@ -70,8 +70,14 @@ func match(inv *inventory, snap snapshot.Snapshot, sv snapshot.Volume, project s
 				continue // a mere target or service needs a project
 			}
 			for _, m := range c.Mounts {
-				if m.Target == use.Target && m.Type == "volume" && !(anonymous(m.Name) && !anonymous(sv.Name)) {
+				if m.Target != use.Target {
+					continue
+				}
+				switch {
+				case m.Type == "volume" && (!anonymous(m.Name) || anonymous(sv.Name)):
 					byTarget[m.Name] = true
+				case m.Type == "bind":
+					byTarget[m.Source] = true
 				}
 			}
 		}
@@ -99,7 +105,7 @@ func match(inv *inventory, snap snapshot.Snapshot, sv snapshot.Volume, project s
 			}
 		}
 	}
-	if _, ok := inv.volumes[sv.Name]; ok && sv.Name != "" && snap.Project == project && snap.Kind != snapshot.Imported {
+	if _, ok := inv.volumes[sv.Name]; ok && sv.Driver != bindDriver && sv.Name != "" && snap.Project == project && snap.Kind != snapshot.Imported {
 		return sv.Name, "", nil
 	}
 	return "", "", nil
@@ -116,6 +122,11 @@ func list(set map[string]bool) string {
 
 // newVolume describes the volume that has to be made for sv.
 func (d *Domain) newVolume(snap snapshot.Snapshot, sv snapshot.Volume, project string) (*plan.CreateVolume, error) {
+	if sv.Driver == bindDriver {
+		return nil, fault.New(fault.NotFound, "restore bind mount %s: nothing mounts a directory at %s now", sv.Name, targets(sv)).
+			WithState("nothing was changed").
+			WithHint("make the containers first (docker compose up --no-start), or name the volumes to restore")
+	}
 	if _, err := d.placeOf(Volume{Name: "new", Driver: driverOf(sv), Options: sv.Options, Mountpoint: "/_data"}); err != nil {
 		return nil, fault.New(fault.Failed, "make volume %s: %w", sv.Name, err).
 			WithState("nothing was changed").

@@ -21,6 +21,8 @@ type place struct {
 	dir, live string
 	// lock is the journal's key for the tree: one for all volumes that are it.
 	lock string
+	// prefix is the allowed prefix of a bind mount's source, else "".
+	prefix string
 }
 
 // path is the tree's absolute path.

@@ -11,6 +11,7 @@ import (
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/plan"
 	"github.com/snaprestore/snaprestore/restore/snapshot"
+	"github.com/snaprestore/snaprestore/restore/volume"
 )
 
 // HealthTimeout is how long a restored workload gets to become healthy where
@@ -73,12 +74,17 @@ func (d *Domain) planVolumes(inv *inventory, p *plan.Plan, wanted []string) erro
 		if err != nil {
 			return err
 		}
+		if sv.Tree != "" {
+			if err := d.needDirs([]string{sv.Tree}); err != nil {
+				return err
+			}
+		}
 		if warning != "" {
 			p.Warnings = append(p.Warnings, warning)
 		}
 		v := plan.Volume{
 			From: sv.Name, Index: index, Engine: sv.Engine,
-			Bytes: sv.Bytes, Files: sv.Files, Stage: stageName(p.Operation),
+			Bytes: sv.Bytes, Files: sv.Files, Stage: stageName(p.Operation, volume.Live),
 		}
 		if found == "" {
 			if v.Create, err = d.newVolume(p.Snapshot, sv, p.Project); err != nil {
@@ -101,11 +107,15 @@ func (d *Domain) planVolumes(inv *inventory, p *plan.Plan, wanted []string) erro
 					WithState("nothing was changed").WithHint("docker volume inspect %s", found)
 			}
 			at := inv.places[found]
+			if err := d.needMounts(at); err != nil {
+				return err
+			}
 			if err := d.check(found, at); err != nil {
 				return err
 			}
 			v.Dir, v.Live, v.Lock = at.dir, at.live, at.lock
 			v.Shares = others(inv.sharing(found), found)
+			v.Stage = stageName(p.Operation, v.Live)
 		}
 		if other, twice := taken[v.Lock]; twice {
 			return fault.New(fault.Failed, "restore volume %s: %s and %s of the snapshot would both become it", v.Name, other, sv.Name).

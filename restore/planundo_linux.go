@@ -65,6 +65,9 @@ func (d *Domain) planTree(inv *inventory, snap snapshot.Snapshot, index int, sv 
 		return v, gone(err.Error())
 	}
 	at := inv.places[sv.Name]
+	if err := d.needMounts(at); err != nil {
+		return v, err
+	}
 	if filepath.Dir(sv.Tree) != at.dir || !strings.HasPrefix(v.Stage, ".snaprestore-") {
 		return v, gone("the volume lies elsewhere now than its old data")
 	}

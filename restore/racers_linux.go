@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/snaprestore/snaprestore/journal"
@@ -147,7 +148,6 @@ func (d *Domain) holders(op string) ([]int, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for processes: %w", err)
 	}
-	mark := []byte("/" + fenceName(op))
 	seen := map[string]bool{}
 	var pids []int
 	for _, entry := range entries {
@@ -171,7 +171,7 @@ func (d *Domain) holders(op string) ([]int, error) {
 		}
 		for _, line := range bytes.Split(data, []byte("\n")) {
 			fields := bytes.Fields(line)
-			if len(fields) > 4 && hasComponent(fields[3], mark) {
+			if len(fields) > 4 && fenced(string(fields[3]), op) {
 				pids = append(pids, pid)
 				break
 			}
@@ -180,12 +180,13 @@ func (d *Domain) holders(op string) ([]int, error) {
 	return pids, nil
 }
 
-// hasComponent reports whether path has mark ("/name") as a whole component.
-func hasComponent(path, mark []byte) bool {
-	i := bytes.Index(path, mark)
-	if i < 0 {
-		return false
+// fenced reports whether a path leads through the operation's fence of some
+// volume.
+func fenced(path, op string) bool {
+	for _, name := range strings.Split(path, "/") {
+		if strings.HasPrefix(name, besidePrefix+op) && strings.HasSuffix(name, fenceSuffix) {
+			return true
+		}
 	}
-	rest := path[i+len(mark):]
-	return len(rest) == 0 || rest[0] == '/'
+	return false
 }

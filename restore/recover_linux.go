@@ -100,12 +100,19 @@ const takeoverWait = 5 * time.Second
 // locks, and ends as the operation itself would have: Restored and error are
 // those of Execute.
 func (d *Domain) Resume(ctx context.Context, id string) (plan.Restored, error) {
+	op, err := d.journal.Load(id)
+	if err != nil {
+		return plan.Restored{}, journalFault(err)
+	}
+	if err := d.needDirs(dirsOf(op)); err != nil {
+		return plan.Restored{}, err
+	}
 	log, err := d.journal.Takeover(ctx, id, takeoverWait)
 	if err != nil {
 		return plan.Restored{}, journalFault(err)
 	}
 	defer log.Release()
-	op := log.Op
+	op = log.Op
 	if op.State == journal.Closed {
 		return d.closedResult(op)
 	}

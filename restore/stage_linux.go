@@ -151,7 +151,8 @@ func (d *Domain) makeVolumes(ctx context.Context, log *journal.Log, p *plan.Plan
 		if err := d.check(created.Name, at); err != nil {
 			return err
 		}
-		log.Op.Volumes[i].Dir, log.Op.Volumes[i].Live = at.dir, at.live
+		v := &log.Op.Volumes[i]
+		v.Dir, v.Live, v.Fence, v.Old = at.dir, at.live, fenceName(log.Op.ID, at.live), oldName(log.Op.ID, at.live)
 	}
 	if !made {
 		return nil

@@ -5,12 +5,26 @@ import (
 
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/journal/durable"
+	"github.com/snaprestore/snaprestore/restore/volume"
 )
 
-// The names of an operation in a volume's directory.
-func stageName(op string) string { return ".snaprestore-" + op + ".new" }
-func fenceName(op string) string { return ".snaprestore-" + op + ".fence" }
-func oldName(op string) string   { return ".snaprestore-" + op + ".old" }
+// The names of an operation beside a volume's live tree. Several bind mounts
+// may lie in one directory, so their names contain the tree's own.
+func stageName(op, live string) string { return beside(op, live) + ".new" }
+func fenceName(op, live string) string { return beside(op, live) + fenceSuffix }
+func oldName(op, live string) string   { return beside(op, live) + ".old" }
+
+const (
+	besidePrefix = ".snaprestore-"
+	fenceSuffix  = ".fence"
+)
+
+func beside(op, live string) string {
+	if live == volume.Live || live == "" {
+		return besidePrefix + op
+	}
+	return besidePrefix + op + "." + live
+}
 
 // fenceTarget is what the dangling link says. The engine quotes it when it
 // refuses to start a container, so it speaks to people.

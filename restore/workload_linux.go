@@ -63,7 +63,30 @@ func (d *Domain) inventory(ctx context.Context) (*inventory, error) {
 			inv.places[v.Name] = at
 		}
 	}
-	return inv, nil
+	return inv, d.addBinds(inv)
+}
+
+// addBinds takes the sources of bind mounts among the volumes, each by its
+// path, with its place or the reason why it has none.
+func (d *Domain) addBinds(inv *inventory) error {
+	prefixes, err := d.Allowed()
+	if err != nil {
+		return err
+	}
+	for _, c := range inv.containers {
+		for _, m := range c.Mounts {
+			if _, known := inv.volumes[m.Source]; known || m.Type != "bind" {
+				continue
+			}
+			inv.volumes[m.Source] = Volume{Name: m.Source, Driver: bindDriver, Mountpoint: m.Source}
+			if at, err := d.bindPlace(m.Source, inv.host.DataRoot, prefixes); err != nil {
+				inv.reasons[m.Source] = err
+			} else {
+				inv.places[m.Source] = at
+			}
+		}
+	}
+	return nil
 }
 
 // project gives the containers of a Compose project, without one-off ones of
@@ -121,14 +144,16 @@ func (inv *inventory) sharing(name string) (out []string) {
 }
 
 // mounted reports whether a mount shows one of the trees: by the volume's
-// name, or as a bind of its directory or of something inside it.
+// name, or as a bind of its directory or of something inside it. What binds a
+// directory above a bind mount's source sees it too; above the volumes' own
+// directories only agents and observers look.
 func (t trees) mounted(m Mount) bool {
 	switch m.Type {
 	case "volume":
 		return t.names[m.Name]
 	case "bind":
 		for _, path := range t.paths {
-			if within(m.Source, path) {
+			if within(m.Source, path) || (t.names[path] && within(path, m.Source)) {
 				return true
 			}
 		}

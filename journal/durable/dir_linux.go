@@ -330,6 +330,19 @@ func (d *Dir) Shape(name string) (Shape, error) {
 	return Other, nil
 }
 
+// Readlink reads what a symbolic link says.
+func (d *Dir) Readlink(name string) (string, error) {
+	if err := plain(name); err != nil {
+		return "", err
+	}
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(d.fd(), name, buf)
+	if err != nil {
+		return "", d.err("readlink", name, err)
+	}
+	return string(buf[:n]), nil
+}
+
 // Names lists the entries, sorted.
 func (d *Dir) Names() ([]string, error) {
 	fd, err := openat2(d.fd(), ".", unix.O_RDONLY|unix.O_DIRECTORY, noLinks)

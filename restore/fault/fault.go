@@ -52,6 +52,10 @@ type Error struct {
 	State string `json:"state,omitempty"`
 	// Hint is what to do next, with a command.
 	Hint string `json:"hint,omitempty"`
+	// Mounts are directories of the engine host that the agent has to see to
+	// go on: its client starts another one with them, and nobody else sees
+	// this fault.
+	Mounts []string `json:"mounts,omitempty"`
 
 	cause error
 }
@@ -94,7 +98,7 @@ func From(err error) *Error {
 	if errors.As(err, &e) {
 		if outer := err.Error(); outer != e.Error() {
 			// What was wrapped round the fault belongs to its message.
-			return &Error{Kind: e.Kind, Message: outer, Hint: e.Hint, cause: err}
+			return &Error{Kind: e.Kind, Message: outer, Hint: e.Hint, Mounts: e.Mounts, cause: err}
 		}
 		return e
 	}

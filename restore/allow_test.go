@@ -1,0 +1,133 @@
+//go:build linux
+
+package restore_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gotest.tools/v3/assert"
+
+	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/restore"
+	"github.com/snaprestore/snaprestore/restore/fault"
+	"github.com/snaprestore/snaprestore/restore/plan"
+)
+
+func TestPathsOfTheSystemAreNotAllowed(t *testing.T) {
+	e, _ := shop(t)
+	d := open(t, e)
+	for _, path := range []string{"/", "/etc", "/etc/app", "/usr/local/data", "/var", "/srv", "relative", "/srv/../etc", "/srv/data/",
+		e.DataRoot(), filepath.Join(e.DataRoot(), "volumes"), filepath.Dir(e.DataRoot())} {
+		_, err := d.Allow(t.Context(), []string{"/srv/fine", path})
+		assert.Assert(t, err != nil, path)
+		list, err := d.Allowed()
+		assert.NilError(t, err)
+		assert.Equal(t, len(list), 0, path)
+	}
+}
+
+// host makes a directory of the host beside the engine's, and a container that
+// binds some sources below it.
+func host(t *testing.T, sources ...string) (prefix string, c restore.Container) {
+	t.Helper()
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	assert.NilError(t, err)
+	prefix = filepath.Join(root, "srv")
+	assert.NilError(t, os.Mkdir(prefix, 0o755))
+	c = restore.Container{ID: "b1", Name: "shop-bind-1", State: "running",
+		Labels: map[string]string{"com.docker.compose.project": "shop", "com.docker.compose.service": "bind"}}
+	for _, s := range sources {
+		c.Mounts = append(c.Mounts, restore.Mount{Type: "bind", Source: filepath.Join(prefix, s), Target: "/" + s})
+	}
+	return prefix, c
+}
+
+func TestBindMountsAreRestoredWithTheVolumes(t *testing.T) {
+	e, trees := shop(t)
+	d := open(t, e)
+	prefix, c := host(t, "one", "two")
+	for _, name := range []string{"one", "two"} {
+		trees[name] = filepath.Join(prefix, name)
+		assert.NilError(t, os.Mkdir(trees[name], 0o750))
+		write(t, trees[name], "old")
+	}
+	e.AddContainer(t, c, nil)
+	_, err := d.Allow(t.Context(), []string{prefix})
+	assert.NilError(t, err)
+	snap, err := d.Create(t.Context(), journal.NewID(), plan.Create{Project: "shop"})
+	assert.NilError(t, err)
+	assert.Equal(t, len(snap.Volumes), 4)
+	assert.Equal(t, len(snap.Skipped), 0)
+	for _, tree := range trees {
+		write(t, tree, "new")
+	}
+	p, err := d.PlanRestore(t.Context(), journal.NewID(), plan.RestoreRequest{Snapshot: snap.ID})
+	assert.NilError(t, err)
+	_, err = d.Execute(t.Context(), p)
+	assert.NilError(t, err)
+	for _, tree := range trees {
+		assert.Equal(t, read(t, tree), "old")
+	}
+	p, err = d.PlanUndo(t.Context(), journal.NewID(), plan.UndoRequest{})
+	assert.NilError(t, err)
+	_, err = d.Execute(t.Context(), p)
+	assert.NilError(t, err)
+	for _, tree := range trees {
+		assert.Equal(t, read(t, tree), "new")
+	}
+	checkRunning(t, e)
+}
+
+func TestBindMountsThatCannotBeExchangedAreSkippedWithTheirReason(t *testing.T) {
+	e, _ := shop(t)
+	d := open(t, e)
+	prefix, c := host(t, "link", "file", "missing", "through/inside")
+	c.State = "exited"
+	c.Mounts = append(c.Mounts,
+		restore.Mount{Type: "bind", Source: prefix, Target: "/prefix"},
+		restore.Mount{Type: "bind", Source: "/etc/hosts", Target: "/hosts"},
+		restore.Mount{Type: "bind", Source: t.TempDir(), Target: "/outside"})
+	outside := t.TempDir()
+	assert.NilError(t, os.Symlink(outside, filepath.Join(prefix, "link")))
+	assert.NilError(t, os.Symlink(outside, filepath.Join(prefix, "through")))
+	assert.NilError(t, os.Mkdir(filepath.Join(outside, "inside"), 0o755))
+	assert.NilError(t, os.WriteFile(filepath.Join(prefix, "file"), nil, 0o644))
+	e.AddContainer(t, c, nil)
+	_, err := d.Allow(t.Context(), []string{prefix})
+	assert.NilError(t, err)
+	snap, err := d.Create(t.Context(), journal.NewID(), plan.Create{Project: "shop"})
+	assert.NilError(t, err)
+	assert.Equal(t, len(snap.Volumes), 2)
+	for target, reason := range map[string]string{
+		"/link": "symbolic link", "/file": "not a directory", "/missing": "does not exist",
+		"/through/inside": "symbolic link on the way", "/prefix": "allowed prefix itself",
+		"/hosts": "outside every allowed path", "/outside": "outside every allowed path",
+	} {
+		found := false
+		for _, k := range snap.Skipped {
+			if strings.HasSuffix(k.What, ":"+target) {
+				found = true
+				assert.Assert(t, strings.Contains(k.Reason, reason), "%s: %s", target, k.Reason)
+			}
+		}
+		assert.Assert(t, found, target)
+	}
+}
+
+func TestAnAgentThatDoesNotSeeABindMountAsksForIt(t *testing.T) {
+	e, _ := shop(t)
+	prefix, c := host(t, "one")
+	assert.NilError(t, os.Mkdir(filepath.Join(prefix, "one"), 0o750))
+	e.AddContainer(t, c, nil)
+	d := open(t, e)
+	_, err := d.Allow(t.Context(), []string{prefix})
+	assert.NilError(t, err)
+	blind, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copier: tarEngine{}, Mounts: []string{}})
+	assert.NilError(t, err)
+	defer blind.Close()
+	_, err = blind.Create(t.Context(), journal.NewID(), plan.Create{Project: "shop"})
+	assert.DeepEqual(t, fault.From(err).Mounts, []string{prefix})
+}
