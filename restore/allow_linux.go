@@ -218,8 +218,8 @@ func (d *Domain) needDirs(dirs []string) error {
 	return d.needMounts(places...)
 }
 
-// dirsOf are the directories of an operation's volumes.
-func dirsOf(op *journal.Operation) (dirs []string) {
+// recordedDirs are the directories of an operation's volumes.
+func recordedDirs(op *journal.Operation) (dirs []string) {
 	for _, v := range op.Volumes {
 		dirs = append(dirs, v.Dir)
 	}

@@ -104,7 +104,7 @@ func (d *Domain) Resume(ctx context.Context, id string) (plan.Restored, error) {
 	if err != nil {
 		return plan.Restored{}, journalFault(err)
 	}
-	if err := d.needDirs(dirsOf(op)); err != nil {
+	if err := d.needDirs(recordedDirs(op)); err != nil {
 		return plan.Restored{}, err
 	}
 	log, err := d.journal.Takeover(ctx, id, takeoverWait)

@@ -92,7 +92,7 @@ func (d *Domain) removeOne(ctx context.Context, id string, s snapshot.Snapshot, 
 			op.Volumes = append(op.Volumes, journal.Volume{Name: v.Name, Dir: filepath.Dir(v.Tree), Old: filepath.Base(v.Tree), Index: i})
 		}
 	}
-	if err := d.needDirs(dirsOf(op)); err != nil {
+	if err := d.needDirs(recordedDirs(op)); err != nil {
 		return err
 	}
 	log, err := d.journal.Begin(ctx, op)
