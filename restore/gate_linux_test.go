@@ -19,7 +19,7 @@ import (
 func layShape(t *testing.T, op, shape string) journal.Volume {
 	t.Helper()
 	v := journal.Volume{Name: "db", Dir: t.TempDir(), Live: "_data",
-		Stage: stageName(op), Fence: fenceName(op), Old: oldName(op)}
+		Stage: stageName(op, "_data"), Fence: fenceName(op, "_data"), Old: oldName(op, "_data")}
 	tree := func(name, text string) {
 		assert.NilError(t, os.Mkdir(filepath.Join(v.Dir, name), 0o755))
 		assert.NilError(t, os.WriteFile(filepath.Join(v.Dir, name, "f"), []byte(text), 0o600))

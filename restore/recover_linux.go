@@ -36,11 +36,10 @@ func (d *Domain) endUndecided(ctx context.Context, log *journal.Log) (plan.Resto
 	return d.giveUp(ctx, log, errInterrupted)
 }
 
+// carryOn goes forward from PREPARED. Nothing is stopped before the fences are
+// up: who runs on the old trees is expelled then, and a stop of a container
+// whose start waits for its volume would hang (measured).
 func (d *Domain) carryOn(ctx context.Context, log *journal.Log) (plan.Restored, error) {
-	// Somebody may have started a container whose volumes are not fenced yet.
-	if err := d.stopAll(ctx, log.Op); err != nil {
-		return d.result(log.Op), inDoubt(log.Op, err)
-	}
 	return d.swap(ctx, log)
 }
 
