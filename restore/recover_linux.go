@@ -173,6 +173,13 @@ func (d *Domain) Recover(ctx context.Context, id string) (plan.Recovered, error)
 		}
 		open = []*journal.Operation{op}
 	}
+	var dirs []string
+	for _, op := range open {
+		dirs = append(dirs, recordedDirs(op)...)
+	}
+	if err := d.needDirs(dirs); err != nil {
+		return out, err
+	}
 	var worst error
 	for _, op := range open {
 		if alive, err := d.journal.Alive(op.ID); err == nil && alive {

@@ -65,7 +65,18 @@ func (c *Client) Do(ctx context.Context, req Request, h Handlers) (json.RawMessa
 	if req.traits().operation && req.Operation == "" && req.Verb != Recover {
 		req.Operation = journal.NewID()
 	}
+	result, err := c.do(ctx, req, h, nil)
+	if f := fault.From(err); f != nil && len(f.Mounts) > 0 {
+		// The agent has found out what else of the host it has to see.
+		return c.do(ctx, req, h, f.Mounts)
+	}
+	return result, err
+}
+
+// do runs one agent that sees these directories of the host.
+func (c *Client) do(ctx context.Context, req Request, h Handlers, mounts []string) (json.RawMessage, error) {
 	run := newRun(c, req, h)
+	run.mounts = mounts
 	if err := run.launch(ctx); err != nil {
 		return nil, untouched(run.stopped(ctx, err))
 	}
@@ -181,6 +192,19 @@ func (r *run) spec(name string, host restore.Host, socket, request string) engin
 	if r.request.Operation != "" {
 		labels[LabelOperation] = r.request.Operation
 	}
+	mounts, err := json.Marshal(append([]string{}, r.mounts...))
+	if err != nil {
+		panic(err) // strings are always encoded
+	}
+	binds := []engineapi.Bind{
+		// One mount, so that renames between volumes and the state root stay
+		// inside it. The engine makes it a slave of the host's.
+		{Source: host.DataRoot, Target: host.DataRoot},
+		{Source: path.Dir(socket), Target: socketDir, Alone: true},
+	}
+	for _, m := range r.mounts {
+		binds = append(binds, engineapi.Bind{Source: m, Target: m})
+	}
 	return engineapi.ContainerSpec{
 		Name: name, Image: r.image.Reference, Labels: labels,
 		Entrypoint: []string{program, "agent"},
@@ -191,15 +215,11 @@ func (r *run) spec(name string, host restore.Host, socket, request string) engin
 			envDataRoot + "=" + host.DataRoot,
 			EnvSocket + "=" + path.Join(socketDir, path.Base(socket)),
 			envSelf + "=" + name,
+			envMounts + "=" + string(mounts),
 		},
 		Capabilities: capabilities,
-		Binds: []engineapi.Bind{
-			// One mount, so that renames between volumes and the state root
-			// stay inside it. The engine makes it a slave of the host's.
-			{Source: host.DataRoot, Target: host.DataRoot},
-			{Source: path.Dir(socket), Target: socketDir, Alone: true},
-		},
-		Durable: r.traits.operation,
+		Binds:        binds,
+		Durable:      r.traits.operation,
 	}
 }
 

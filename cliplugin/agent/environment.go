@@ -16,6 +16,9 @@ const (
 	EnvSocket = "SNAPRESTORE_ENGINE_SOCKET"
 	// envSelf is the name of the agent's container.
 	envSelf = "SNAPRESTORE_AGENT"
+	// envMounts is a JSON list of the host's directories, beside the data
+	// directory, that the agent has at their own paths.
+	envMounts = "SNAPRESTORE_MOUNTS"
 )
 
 // socketDir is where the directory of the engine's socket is in an agent. The

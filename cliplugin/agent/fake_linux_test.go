@@ -142,3 +142,8 @@ func (d *domain) Doctor(context.Context) ([]plan.Check, error) {
 func (d *domain) Known(string) (bool, bool, error) { return d.known, d.known, nil }
 
 func (d *domain) Close() error { return nil }
+
+func (d *domain) Allow(_ context.Context, prefixes []string) ([]string, error) {
+	d.call("Allow")
+	return prefixes, nil
+}

@@ -30,6 +30,7 @@ const (
 	Import  Verb = "import"  // snapshot.Snapshot; the archive on standard input
 	Verify  Verb = "verify"  // []plan.Verified
 	Doctor  Verb = "doctor"  // []plan.Check
+	Allow   Verb = "allow"   // []string, all allowed prefixes
 )
 
 // Request is what one agent does.
@@ -48,6 +49,8 @@ type Request struct {
 	References []string `json:"references,omitempty"`
 	// Project narrows ls, and latest.
 	Project string `json:"project,omitempty"`
+	// Paths are prefixes of the engine host to allow bind mounts under.
+	Paths []string `json:"paths,omitempty"`
 	// Name is for import.
 	Name string `json:"name,omitempty"`
 	// Gzip asks export for the heritage layout.

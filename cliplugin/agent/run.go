@@ -20,6 +20,7 @@ type run struct {
 	client  *Client
 	request Request
 	traits  traits
+	mounts  []string // of the host, beside its data directory
 	h       Handlers
 	image   *Image
 	id      string // of the container

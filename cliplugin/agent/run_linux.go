@@ -74,6 +74,8 @@ func (s *server) read(ctx context.Context, d Domain) (any, error) {
 		return d.Verify(ctx, r.References, r.Project)
 	case Doctor:
 		return d.Doctor(ctx)
+	case Allow:
+		return d.Allow(ctx, r.Paths)
 	case Export:
 		ref, err := s.reference(false)
 		if err != nil {

@@ -191,6 +191,12 @@ func connectEngine(ctx context.Context, env func(string) string, attended bool) 
 		return fault.New(fault.Failed, format, args...).WithState("nothing was changed").
 			WithHint("set %s to the path of the engine's socket on the engine host", EnvSocket)
 	}
+	mounts := []string{}
+	if list := env(envMounts); list != "" {
+		if err := json.Unmarshal([]byte(list), &mounts); err != nil {
+			return nil, fmt.Errorf("read the agent's mounts: %w", err)
+		}
+	}
 	host, err := first.Host(ctx)
 	if engineapi.Unreachable(err) {
 		return nil, wrong("find the engine's socket %s on the engine host: %w", path.Base(socket), err)
@@ -212,7 +218,7 @@ func connectEngine(ctx context.Context, env func(string) string, attended bool) 
 		return nil, err
 	}
 	return &connection{
-		config: restore.Config{Engine: engine, Root: env(envRoot), Self: self.ID, Proc: "/proc"},
+		config: restore.Config{Engine: engine, Root: env(envRoot), Self: self.ID, Proc: "/proc", Mounts: mounts},
 		reachable: func(ctx context.Context) bool {
 			ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 			defer cancel()

@@ -26,6 +26,7 @@ var verbs = map[Verb]traits{
 	Import:  {operation: true, in: true},
 	Verify:  {},
 	Doctor:  {},
+	Allow:   {},
 }
 
 // traits gives those of the request: a dry run is not an operation.
