@@ -46,11 +46,17 @@ type Client struct {
 	binary func(restore.Host) ([]byte, error)
 	// patience is how long an engine that went away is waited for.
 	patience time.Duration
+	// leftoverAge is how long an ended agent is left for its own client to
+	// read.
+	leftoverAge time.Duration
 }
 
 // NewClient runs agents through an engine's API.
 func NewClient(engine Engine) *Client {
-	return &Client{engine: engine, socket: os.Getenv(EnvSocket), binary: binaryFor, patience: 3 * time.Minute}
+	return &Client{
+		engine: engine, socket: os.Getenv(EnvSocket), binary: binaryFor,
+		patience: 3 * time.Minute, leftoverAge: time.Minute,
+	}
 }
 
 // Do runs one agent and gives its result, or the fault that it ended with.
@@ -160,6 +166,8 @@ func (r *run) create(ctx context.Context, host restore.Host) error {
 			return nil
 		case errors.Is(err, engineapi.ErrNoSource) && len(sockets) > 1:
 			sockets = sockets[1:]
+		case errors.Is(err, engineapi.ErrNoSource):
+			return wrongSocket("the engine host has no directory %s", path.Dir(sockets[0]))
 		case errors.Is(err, restore.ErrNoSuch) && attempt < createAttempts:
 		default:
 			return err
@@ -167,13 +175,19 @@ func (r *run) create(ctx context.Context, host restore.Host) error {
 	}
 }
 
+// wrongSocket is the fault of an engine whose socket is not where it was
+// looked for.
+func wrongSocket(format string, args ...any) error {
+	return fault.New(fault.Failed, "find the engine's socket: "+format, args...).WithState("nothing was changed").
+		WithHint("set %s to the path of the engine's socket on the engine host, e.g. %s", EnvSocket, engineapi.DefaultSocket)
+}
+
 // sockets are the places on the engine host where its socket may be, the
 // likeliest first.
 func (c *Client) sockets(ctx context.Context) ([]string, error) {
 	if c.socket != "" {
 		if !path.IsAbs(c.socket) {
-			return nil, fault.New(fault.Failed, "%s=%s is not an absolute path", EnvSocket, c.socket).
-				WithHint("name the engine's socket on the engine host, e.g. %s", engineapi.DefaultSocket)
+			return nil, wrongSocket("%q is not an absolute path", c.socket)
 		}
 		return []string{path.Clean(c.socket)}, nil
 	}
@@ -223,9 +237,6 @@ func (r *run) spec(name string, host restore.Host, socket, request string) engin
 	}
 }
 
-// leftoverAge is how long an ended agent is left for its own client to read.
-const leftoverAge = time.Minute
-
 // cleanupTimeout bounds what is done for tidiness only.
 const cleanupTimeout = 10 * time.Second
 
@@ -234,7 +245,7 @@ const cleanupTimeout = 10 * time.Second
 func (c *Client) sweep(ctx context.Context, current string) {
 	ctx, cancel := context.WithTimeout(ctx, cleanupTimeout)
 	defer cancel()
-	ended, err := c.engine.Ended(ctx, LabelAgent, leftoverAge)
+	ended, err := c.engine.Ended(ctx, LabelAgent, c.leftoverAge)
 	if err != nil {
 		return
 	}

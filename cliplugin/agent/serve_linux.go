@@ -187,10 +187,6 @@ func connectEngine(ctx context.Context, env func(string) string, attended bool) 
 		return nil, err
 	}
 	defer first.Close()
-	wrong := func(format string, args ...any) error {
-		return fault.New(fault.Failed, format, args...).WithState("nothing was changed").
-			WithHint("set %s to the path of the engine's socket on the engine host", EnvSocket)
-	}
 	mounts := []string{}
 	if list := env(envMounts); list != "" {
 		if err := json.Unmarshal([]byte(list), &mounts); err != nil {
@@ -199,13 +195,13 @@ func connectEngine(ctx context.Context, env func(string) string, attended bool) 
 	}
 	host, err := first.Host(ctx)
 	if engineapi.Unreachable(err) {
-		return nil, wrong("find the engine's socket %s on the engine host: %w", path.Base(socket), err)
+		return nil, wrongSocket("no engine answers at %s in the directory that was given: %w", path.Base(socket), err)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if host.ID != env(envEngine) || host.DataRoot != env(envDataRoot) {
-		return nil, wrong("the socket %s on the engine host is another engine's (its data is in %s, not in %s)",
+		return nil, wrongSocket("%s is that of another engine (its data is in %s, not in %s)",
 			path.Base(socket), host.DataRoot, env(envDataRoot))
 	}
 	self, err := first.Container(ctx, env(envSelf))

@@ -1,0 +1,17 @@
+package agent
+
+import (
+	"context"
+
+	"github.com/snaprestore/snaprestore/restore"
+	"github.com/snaprestore/snaprestore/restore/archive"
+)
+
+// Main is the agent's process: docker-snaprestore agent. It gives the exit
+// status.
+func Main() int {
+	return process(func(ctx context.Context, c restore.Config) (Domain, error) {
+		c.Copier = archive.New()
+		return restore.Open(ctx, c)
+	})
+}
