@@ -242,3 +242,34 @@ func TestDoctorFindsNothingWrongWithASoundEngine(t *testing.T) {
 	assert.Equal(t, byName["journal"].Status, "ok")
 	assert.Equal(t, byName["exchange"].Status, "ok")
 }
+
+func TestASafetySnapshotIsRestoredLikeAnyOtherAndStays(t *testing.T) {
+	e, trees := shop(t)
+	d := open(t, e)
+	ctx := t.Context()
+	_, err := d.Create(ctx, journal.NewID(), plan.Create{Project: "shop"})
+	assert.NilError(t, err)
+	for _, tree := range trees {
+		write(t, tree, "new")
+	}
+	p, err := d.PlanRestore(ctx, journal.NewID(), plan.RestoreRequest{Snapshot: "latest", Project: "shop"})
+	assert.NilError(t, err)
+	first, err := d.Execute(ctx, p)
+	assert.NilError(t, err)
+	p, err = d.PlanRestore(ctx, journal.NewID(), plan.RestoreRequest{Snapshot: "pre-restore-" + first.Operation})
+	assert.NilError(t, err)
+	_, err = d.Execute(ctx, p)
+	assert.NilError(t, err)
+	for _, tree := range trees {
+		assert.Equal(t, read(t, tree), "new")
+	}
+	kept, err := d.Inspect(ctx, []string{first.Safety}, "")
+	assert.NilError(t, err)
+	removed, err := d.Remove(ctx, journal.NewID(), []string{first.Safety}, "")
+	assert.NilError(t, err)
+	assert.DeepEqual(t, removed, []string{first.Safety})
+	for _, v := range kept[0].Volumes {
+		_, err := os.Stat(v.Tree)
+		assert.Assert(t, os.IsNotExist(err), v.Tree)
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/plan"
 	"github.com/snaprestore/snaprestore/restore/snapshot"
+	"github.com/snaprestore/snaprestore/restore/tree"
 )
 
 // stage writes the new tree of every volume beside the old one, while the
@@ -84,7 +85,7 @@ func (d *Domain) load(ctx context.Context, op, name string, snap snapshot.Snapsh
 	progress, end := d.meter(op, name, sv.Bytes, sv.Files)
 	switch sv.Engine {
 	case treeEngine:
-		tree, err := d.openTree(sv.Tree)
+		kept, err := d.openTree(sv.Tree)
 		if errors.Is(err, fs.ErrNotExist) {
 			return fault.New(fault.NotFound, "the kept tree %s is no longer there: %w", sv.Tree, err).
 				WithHint("docker snaprestore ls")
@@ -92,8 +93,9 @@ func (d *Domain) load(ctx context.Context, op, name string, snap snapshot.Snapsh
 		if err != nil {
 			return err
 		}
-		defer tree.Close()
-		if err := d.copyTree(ctx, op, tree, into, index, progress); err != nil {
+		defer kept.Close()
+		lost := func(path, reason string) { d.warn(op, "volume %s: %s: %s", name, path, reason) }
+		if err := tree.Copy(ctx, kept, into, lost, progress); err != nil {
 			return err
 		}
 	case d.Copier.Name():
@@ -111,21 +113,6 @@ func (d *Domain) load(ctx context.Context, op, name string, snap snapshot.Snapsh
 	}
 	end()
 	return nil
-}
-
-// copyTree copies a kept tree, through a hidden place in the store.
-func (d *Domain) copyTree(ctx context.Context, op string, tree, into *os.Root, index int, p copyengine.Progress) error {
-	draft, err := d.snapshots.New(op)
-	if err != nil {
-		return err
-	}
-	defer draft.Close()
-	lost := func(path, reason string) { d.warn(op, "%s: %s", path, reason) }
-	content, err := d.Copier.Save(ctx, tree, draft.Root(), index, lost, func(int64, int64) {})
-	if err == nil {
-		err = d.Copier.Load(ctx, draft.Root(), content, into, p)
-	}
-	return errors.Join(err, d.snapshots.Discard(op))
 }
 
 func contentOf(sv snapshot.Volume) copyengine.Content {
