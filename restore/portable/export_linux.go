@@ -2,10 +2,13 @@ package portable
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"time"
 
+	"github.com/snaprestore/snaprestore/journal/durable"
 	"github.com/snaprestore/snaprestore/restore/archive"
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/fault"
@@ -63,7 +66,11 @@ func write(ctx context.Context, store *snapshot.Store, snap snapshot.Snapshot, g
 	}
 	ex := exporter{ctx: ctx, store: store, id: snap.ID, w: w, watch: watch, buf: make([]byte, buffer)}
 	for i, v := range snap.Volumes {
-		if err := ex.stored(i, v); err != nil {
+		export := ex.stored
+		if v.Engine == snapshot.Tree {
+			export = ex.tree
+		}
+		if err := export(i, v); err != nil {
 			return fmt.Errorf("volume %s: %w", v.Name, err)
 		}
 	}
@@ -90,7 +97,7 @@ type exporter struct {
 
 // stored copies a volume out of the file that the copy engine "archive" made.
 func (ex exporter) stored(index int, v snapshot.Volume) error {
-	if v.Engine != engine {
+	if v.Engine != archive.Name {
 		return fault.New(fault.Failed, "the copy engine %q stored it, which this version does not have", v.Engine).
 			WithHint("docker snaprestore version tells which this is; the one that made the snapshot can export it")
 	}
@@ -134,4 +141,29 @@ func (ex exporter) entry(index int, e *archive.Entry) error {
 		e.Link = inVolume(index, e.Link)
 	}
 	return ex.w.WriteEntry(e)
+}
+
+// tree copies a volume of a safety snapshot out of the tree that it keeps.
+func (ex exporter) tree(index int, v snapshot.Volume) error {
+	dir, err := durable.Open(v.Tree, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.Corrupt, "the tree that it keeps is gone: %w", err).
+			WithHint("docker snaprestore rm %s removes what is left of the snapshot", ex.id)
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	root, err := dir.Root()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	skipped := func(path, reason string) {
+		if ex.watch.Skipped != nil {
+			ex.watch.Skipped(index, path, reason)
+		}
+	}
+	return archive.WriteTree(ex.ctx, ex.w, root, inVolume(index, "."), skipped,
+		func(bytes, files int64) { ex.watch.progress(index, bytes, files) })
 }

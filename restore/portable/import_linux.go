@@ -218,14 +218,11 @@ func (im *importer) describe() (snapshot.Snapshot, error) {
 	for i, index := range indexes {
 		c := im.stored[index]
 		v := &snap.Volumes[i]
-		v.Engine, v.Tree = engine, ""
+		v.Engine, v.Tree = archive.Name, ""
 		v.File, v.SHA256, v.Bytes, v.Files, v.Stored = c.File, c.SHA256, c.Bytes, c.Files, c.Stored
 	}
 	return snap, nil
 }
-
-// engine is the copy engine that imported volumes are stored for.
-const engine = "archive"
 
 // fromManifest describes a snapshot of which only the manifest is known.
 func fromManifest(lines map[int]line, indexes []int) (snapshot.Snapshot, error) {
