@@ -61,7 +61,7 @@ func TestWhatIsNotASnapshotOfOursIsRefusedAndTheOthersListed(t *testing.T) {
 	}{
 		"no description":       {func() { assert.NilError(t, os.Remove(file)) }, fault.Corrupt, "no such file"},
 		"an empty description": {func() { assert.NilError(t, os.Truncate(file, 0)) }, fault.Corrupt, "JSON"},
-		"a huge description":   {func() { assert.NilError(t, os.Truncate(file, FileLimit+1)) }, fault.Corrupt, "larger than"},
+		"a huge description":   {func() { assert.NilError(t, os.Truncate(file, FileLimit+1)) }, fault.Corrupt, "too large"},
 		"writable by others":   {func() { assert.NilError(t, os.Chmod(file, 0o620)) }, fault.Corrupt, "another user"},
 		"of another snapshot":  {func() { assert.NilError(t, os.Rename(filepath.Join(path, idA), filepath.Join(path, idB))) }, fault.NotFound, "no such snapshot"},
 		"a link": {func() {
