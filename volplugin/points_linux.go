@@ -1,0 +1,326 @@
+package volplugin
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// points are the paths at which volumes are mounted.
+type points struct {
+	// dir is where the engine looks for them: <dir>/<name>.
+	dir string
+	// making is another mount of the same small file system, on which the
+	// paths can be made.
+	making string
+	// proc is where the processes of the host are seen.
+	proc string
+}
+
+// Names of the private mounts in the driver's work directory.
+const (
+	makingName = "points"
+	sealedName = "sealed"
+)
+
+// errUnseen says that a bind does not reach the engine's mount namespace.
+var errUnseen = errors.New("the mount does not reach the engine")
+
+// openPoints puts a fresh file system for paths onto dir. Whatever an earlier
+// driver left there is taken away first: containers that run have mounts of
+// their own, and one that is being started fails for lack of its path.
+//
+// The engine may take away the mount that it has just made for the driver,
+// when it was killed and started again (measured, 20.10): hence a file system
+// of the driver's own, whose arrival in the engine's namespace is checked.
+func openPoints(dir, work, proc string) (*points, error) {
+	p := &points{dir: dir, making: filepath.Join(work, makingName), proc: proc}
+	sealed := filepath.Join(work, sealedName)
+	if err := p.clear(); err != nil {
+		return nil, fmt.Errorf("clear mount paths: %w", err)
+	}
+	for _, path := range []string{p.making, sealed} {
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			return nil, fmt.Errorf("make mount paths: %w", err)
+		}
+		if err := detachAll(path); err != nil {
+			return nil, fmt.Errorf("make mount paths: %w", err)
+		}
+	}
+	for _, step := range []struct {
+		source, target, fstype string
+		flags                  uintptr
+		data                   string
+	}{
+		{"snaprestore", p.making, "tmpfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "mode=0711,size=16m"},
+		{"", p.making, "", unix.MS_PRIVATE, ""},
+		// The flag must be on the mount before it is bound where others see
+		// it: a later change of it would not reach them.
+		{p.making, sealed, "", unix.MS_BIND, ""},
+		{"", sealed, "", unix.MS_PRIVATE, ""},
+		{"", sealed, "", unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY, ""},
+		{sealed, p.dir, "", unix.MS_BIND, ""},
+	} {
+		if err := unix.Mount(step.source, step.target, step.fstype, step.flags, step.data); err != nil {
+			return nil, fmt.Errorf("make mount paths: mount %s: %w", step.target, err)
+		}
+	}
+	return p, nil
+}
+
+// clear takes away every mount on and below dir, but for the one that the
+// engine itself put there.
+func (p *points) clear() error {
+	for {
+		mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(p.dir))
+		if err != nil {
+			return err
+		}
+		top := ""
+		for _, m := range mounts {
+			ours := m.Mountpoint != p.dir || (m.FSType == "tmpfs" && m.Source == "snaprestore")
+			if ours && len(m.Mountpoint) >= len(top) {
+				top = m.Mountpoint
+			}
+		}
+		if top == "" {
+			return nil
+		}
+		if err := unix.Unmount(top, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return fmt.Errorf("unmount %s: %w", top, err)
+		}
+	}
+}
+
+// detachAll takes away all mounts on one path.
+func detachAll(path string) error {
+	for {
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		switch {
+		case errors.Is(err, unix.EINVAL): // not a mount point
+			return nil
+		case err != nil:
+			return fmt.Errorf("unmount %s: %w", path, err)
+		}
+	}
+}
+
+// path is the constant path of a volume. Names are checked by the registry
+// and are one component.
+func (p *points) path(name string) string { return filepath.Join(p.dir, name) }
+
+// openTree opens the live tree in a volume's directory. No link is followed:
+// a fence gives ELOOP.
+func openTree(dir, live string) (*os.File, error) {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
+	path := filepath.Join(dir, live)
+	for {
+		fd, err := unix.Openat2(unix.AT_FDCWD, path, &how)
+		switch err {
+		case nil:
+			return os.NewFile(uintptr(fd), path), nil
+		case unix.EINTR, unix.EAGAIN:
+		default:
+			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+	}
+}
+
+// bound reports whether something is mounted at the volume's path, and
+// whether that is this tree.
+func (p *points) bound(name string, tree *os.File) (mounted, current bool, err error) {
+	var there, want unix.Statx_t
+	const mask = unix.STATX_INO | unix.STATX_TYPE
+	err = unix.Statx(unix.AT_FDCWD, p.path(name), unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, mask, &there)
+	if errors.Is(err, unix.ENOENT) {
+		return false, false, nil
+	}
+	if err != nil {
+		return false, false, &fs.PathError{Op: "statx", Path: p.path(name), Err: err}
+	}
+	if there.Attributes&unix.STATX_ATTR_MOUNT_ROOT == 0 {
+		return false, false, nil
+	}
+	if tree == nil {
+		return true, false, nil
+	}
+	if err := unix.Statx(int(tree.Fd()), "", unix.AT_EMPTY_PATH, mask, &want); err != nil {
+		return true, false, &fs.PathError{Op: "statx", Path: tree.Name(), Err: err}
+	}
+	// A mounted directory keeps its inode, so its number is not used again.
+	current = there.Ino == want.Ino && there.Dev_major == want.Dev_major && there.Dev_minor == want.Dev_minor
+	return true, current, nil
+}
+
+// bind mounts the tree at the volume's path, where nothing must be mounted.
+func (p *points) bind(name string, tree *os.File) error {
+	if err := os.Mkdir(filepath.Join(p.making, name), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make mount path: %w", err)
+	}
+	source := "/proc/self/fd/" + strconv.Itoa(int(tree.Fd()))
+	if err := unix.Mount(source, p.path(name), "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount %s at %s: %w", tree.Name(), p.path(name), err)
+	}
+	return nil
+}
+
+// detach takes away what is mounted at the volume's path, if anything is.
+func (p *points) detach(name string) error {
+	err := detachAll(p.path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// names lists the volumes with something at their path.
+func (p *points) names() ([]string, error) {
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(p.dir))
+	if err != nil {
+		return nil, fmt.Errorf("read mounts: %w", err)
+	}
+	var names []string
+	for _, m := range mounts {
+		if filepath.Dir(m.Mountpoint) == p.dir {
+			names = append(names, filepath.Base(m.Mountpoint))
+		}
+	}
+	return names, nil
+}
+
+// at gives the kernel's entry for what is mounted at the volume's path, nil
+// for nothing.
+func (p *points) at(name string) (*mountinfo.Info, error) {
+	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(p.path(name)))
+	if err != nil {
+		return nil, fmt.Errorf("read mounts: %w", err)
+	}
+	if len(mounts) == 0 {
+		return nil, nil
+	}
+	return mounts[len(mounts)-1], nil
+}
+
+// isPoint reports whether a mount point of any namespace is a volume's path,
+// or a copy of it by propagation: the last two components tell.
+func (p *points) isPoint(path, name string) bool {
+	if filepath.Base(path) != name {
+		return false
+	}
+	parent := filepath.Dir(path)
+	return parent == p.dir || filepath.Base(parent) == engineFolder
+}
+
+// engineFolder is the folder at which an engine sees the mounts of a managed
+// plugin (moby plugin/manager_linux.go).
+const engineFolder = "propagated-mount"
+
+// mountsOf reads the mounts of a process. One that has ended has none.
+func (p *points) mountsOf(pid int) ([]*mountinfo.Info, error) {
+	f, err := os.Open(filepath.Join(p.proc, strconv.Itoa(pid), "mountinfo"))
+	if err == nil {
+		defer f.Close()
+		var mounts []*mountinfo.Info
+		if mounts, err = mountinfo.GetMountsFromReader(f, nil); err == nil {
+			return mounts, nil
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
+		return nil, nil
+	}
+	return nil, fmt.Errorf("read the mounts of process %d: %w", pid, err)
+}
+
+// seen checks that the engine, or the host's first process where the engine
+// is not known, has the volume's mount in its namespace; else errUnseen.
+func (p *points) seen(name string, engine process) error {
+	mine, err := p.at(name)
+	if err != nil {
+		return err
+	}
+	if mine == nil {
+		return fmt.Errorf("volume %s: %w (it was taken away again)", name, errUnseen)
+	}
+	pid := engine.pid
+	if pid == 0 {
+		pid = 1
+	}
+	theirs, err := p.mountsOf(pid)
+	if err != nil {
+		return err
+	}
+	for _, m := range theirs {
+		if sameTree(m, mine) && p.isPoint(m.Mountpoint, name) {
+			return nil
+		}
+	}
+	return fmt.Errorf("volume %s: %w (process %d)", name, errUnseen, pid)
+}
+
+func sameTree(m, of *mountinfo.Info) bool {
+	return m.Major == of.Major && m.Minor == of.Minor && m.Root == of.Root
+}
+
+// users lists one process of each mount namespace that has the tree now bound
+// at the volume's path, or something in it, mounted elsewhere: the containers
+// that run on it.
+func (p *points) users(name string) ([]int, error) {
+	mine, err := p.at(name)
+	if err != nil || mine == nil {
+		return nil, err
+	}
+	return p.holders(func(m *mountinfo.Info) bool {
+		return m.Major == mine.Major && m.Minor == mine.Minor && under(m.Root, mine.Root) && !p.isPoint(m.Mountpoint, name)
+	})
+}
+
+// under reports whether path is dir or lies below it. The kernel marks a
+// directory that was deleted.
+func under(path, dir string) bool {
+	path, dir = strings.TrimSuffix(path, deleted), strings.TrimSuffix(dir, deleted)
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
+
+const deleted = "//deleted"
+
+// holders lists one process of each mount namespace with a mount that match
+// is true for.
+func (p *points) holders(match func(*mountinfo.Info) bool) ([]int, error) {
+	entries, err := os.ReadDir(p.proc)
+	if err != nil {
+		return nil, fmt.Errorf("look for processes: %w", err)
+	}
+	looked := map[string]bool{}
+	var pids []int
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		if ns, err := os.Readlink(filepath.Join(p.proc, entry.Name(), "ns", "mnt")); err == nil {
+			if looked[ns] {
+				continue
+			}
+			looked[ns] = true
+		}
+		mounts, err := p.mountsOf(pid)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range mounts {
+			if match(m) {
+				pids = append(pids, pid)
+				break
+			}
+		}
+	}
+	return pids, nil
+}
