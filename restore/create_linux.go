@@ -557,6 +557,11 @@ func (d *Domain) abandonCreate(ctx context.Context, log *journal.Log, cause erro
 	ctx = detached(ctx)
 	op := log.Op
 	thawErr := d.thaw(ctx, log)
+	if fault.Is(cause, fault.InDoubt) {
+		// The snapshot may be there: the operation stays open, and recovery
+		// looks and decides.
+		return fault.From(errors.Join(cause, thawErr))
+	}
 	if err := d.snapshots.Discard(op.Snapshot); err != nil {
 		d.warn(op.ID, "discard the unfinished snapshot: %v", err)
 	}

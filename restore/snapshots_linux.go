@@ -46,7 +46,7 @@ func (d *Domain) Inspect(ctx context.Context, refs []string, project string) ([]
 // first is removed.
 func (d *Domain) Remove(ctx context.Context, id string, refs []string, project string) ([]string, error) {
 	removed := []string{}
-	snaps, err := d.Inspect(ctx, refs, project)
+	snaps, err := d.removable(refs, project)
 	if err != nil {
 		return removed, err
 	}
@@ -73,6 +73,45 @@ func (d *Domain) Remove(ctx context.Context, id string, refs []string, project s
 		removed = append(removed, s.ID)
 	}
 	return removed, nil
+}
+
+// removable looks up snapshots to be removed. What is damaged can be removed
+// too: its trees, if it kept any, are those of the operation on record.
+func (d *Domain) removable(refs []string, project string) ([]snapshot.Snapshot, error) {
+	var out []snapshot.Snapshot
+	var failed []error
+	for _, ref := range refs {
+		s, err := d.snapshots.Resolve(ref, project)
+		if fault.Is(err, fault.Corrupt) {
+			if s.ID, err = d.snapshots.ResolveID(ref, project); err == nil {
+				s.Volumes, err = d.keptTrees(s.ID)
+			}
+		}
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		out = append(out, s)
+	}
+	return out, errors.Join(failed...)
+}
+
+// keptTrees gives the volumes of the safety snapshot with this id from the
+// record of the operation that made it; none where there is no such record.
+func (d *Domain) keptTrees(id string) (out []snapshot.Volume, err error) {
+	ops, err := d.journal.List()
+	if err != nil {
+		return nil, journalFault(err)
+	}
+	for _, op := range ops {
+		if op.Safety != id {
+			continue
+		}
+		for _, v := range op.Volumes {
+			out = append(out, snapshot.Volume{Name: v.Name, Tree: filepath.Join(v.Dir, v.Old)})
+		}
+	}
+	return out, nil
 }
 
 func contains(all []string, one string) bool {
