@@ -33,10 +33,11 @@ const (
 	Undo    Kind = "undo"
 	Remove  Kind = "rm"
 	Import  Kind = "import"
+	Adopt   Kind = "adopt"
 )
 
 // Kinds lists all kinds.
-func Kinds() []Kind { return []Kind{Create, Restore, Undo, Remove, Import} }
+func Kinds() []Kind { return []Kind{Create, Restore, Undo, Remove, Import, Adopt} }
 
 // Operation is the state of one operation: the body of a record.
 type Operation struct {
@@ -51,10 +52,12 @@ type Operation struct {
 	// Undoes is the operation that an undo takes back.
 	Undoes string `json:"undoes,omitempty"`
 	// Locks are the keys that the operation holds while it is open, sorted.
-	Locks       []string    `json:"locks,omitempty"`
-	Volumes     []Volume    `json:"volumes,omitempty"`
-	Containers  []Container `json:"containers,omitempty"`
-	Consistency string      `json:"consistency,omitempty"`
+	Locks      []string    `json:"locks,omitempty"`
+	Volumes    []Volume    `json:"volumes,omitempty"`
+	Containers []Container `json:"containers,omitempty"`
+	// Remake is what an adoption makes of its one volume.
+	Remake      *Remake `json:"remake,omitempty"`
+	Consistency string  `json:"consistency,omitempty"`
 	// Start says whether containers are started at the end as they were.
 	Start bool `json:"start,omitempty"`
 	// Rollback says that an unhealthy workload takes all volumes back.
@@ -110,6 +113,21 @@ type Container struct {
 	// StopTimeout is the grace before the kill, in seconds; nil for the
 	// container's own.
 	StopTimeout *int `json:"stop_timeout,omitempty"`
+}
+
+// Remake is a volume that is made again under another driver.
+type Remake struct {
+	From Spec `json:"from"`
+	To   Spec `json:"to"`
+	// Parked says that the tree has left the old volume.
+	Parked bool `json:"parked,omitempty"`
+}
+
+// Spec is how the engine makes a volume.
+type Spec struct {
+	Driver  string            `json:"driver"`
+	Labels  map[string]string `json:"labels,omitempty"`
+	Options map[string]string `json:"options,omitempty"`
 }
 
 // Policy is a container's restart policy.

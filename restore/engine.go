@@ -56,6 +56,7 @@ type Host struct {
 	UserNamespace bool // userns-remap
 	Swarm         bool // active node of a swarm
 	LiveRestore   bool
+	VolumeDrivers []string // names of volume drivers, of enabled plugins with their tag
 }
 
 // Container is a container of the engine.

@@ -60,6 +60,8 @@ func (d *Domain) endWorking(ctx context.Context, log *journal.Log) (plan.Restore
 	op := log.Op
 	var err error
 	switch op.Kind {
+	case journal.Adopt:
+		return d.result(op), d.remake(ctx, log)
 	case journal.Remove:
 		err = d.removeVolumes(op)
 	default:

@@ -42,7 +42,7 @@ func (c *Client) Host(ctx context.Context) (h restore.Host, err error) {
 		OS: info.OSType, Arch: info.Architecture,
 		DataRoot: info.DockerRootDir, Driver: info.Driver,
 		Swarm:       info.Swarm.LocalNodeState == swarm.LocalNodeStateActive,
-		LiveRestore: info.LiveRestoreEnabled,
+		LiveRestore: info.LiveRestoreEnabled, VolumeDrivers: info.Plugins.Volume,
 	}
 	if arch, ok := architectures[h.Arch]; ok {
 		h.Arch = arch

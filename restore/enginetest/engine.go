@@ -24,6 +24,7 @@ import (
 
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/restore"
+	"github.com/snaprestore/snaprestore/restore/volume"
 )
 
 // ErrCrashed is what every call returns after Crash.
@@ -355,6 +356,10 @@ func (e *Engine) local(v restore.Volume) restore.Volume {
 	}
 	if v.Scope == "" {
 		v.Scope = "local"
+	}
+	if spec, err := volume.Parse(v.Name, v.Options); err == nil && volume.Served(v.Driver) {
+		// Where the volume driver keeps it; what containers see is the same.
+		v.Mountpoint = filepath.Join(e.StateRoot(), volume.Folder, spec.Key(), volume.Live)
 	}
 	if v.Mountpoint == "" {
 		v.Mountpoint = filepath.Join(e.host.DataRoot, "volumes", v.Name, "_data")

@@ -182,3 +182,20 @@ type Verified struct {
 	Bytes    int64  `json:"bytes"`  // read and checked
 	Error    string `json:"error,omitempty"`
 }
+
+// AdoptRequest asks to turn local volumes into plugin volumes, or back.
+type AdoptRequest struct {
+	Volumes     []string      `json:"volumes"`
+	Back        bool          `json:"back,omitempty"`
+	LockTimeout time.Duration `json:"lock_timeout,omitempty"`
+}
+
+// Adopted is one volume that has another driver now.
+type Adopted struct {
+	Operation string `json:"operation"`
+	Volume    string `json:"volume"`
+	From      string `json:"from"` // drivers
+	To        string `json:"to"`
+	Project   string `json:"project,omitempty"`
+	Key       string `json:"key,omitempty"` // in the compose file
+}

@@ -1,0 +1,123 @@
+//go:build linux
+
+package restore_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"gotest.tools/v3/assert"
+
+	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/journal/durable"
+	"github.com/snaprestore/snaprestore/restore"
+	"github.com/snaprestore/snaprestore/restore/enginetest"
+	"github.com/snaprestore/snaprestore/restore/fault"
+	"github.com/snaprestore/snaprestore/restore/plan"
+)
+
+// lone is an engine with one volume that no container uses.
+func lone(t *testing.T) *enginetest.Engine {
+	t.Helper()
+	e := enginetest.New(t)
+	e.SetHost(func(h *restore.Host) { h.VolumeDrivers = []string{"local", "snaprestore:latest"} })
+	tree := e.AddVolume(t, restore.Volume{Name: "shop_db", Labels: map[string]string{
+		"com.docker.compose.project": "shop", "com.docker.compose.volume": "db", "com.docker.compose.config-hash": "abc",
+	}})
+	write(t, tree, "data")
+	assert.NilError(t, os.Chmod(tree, 0o2750))
+	return e
+}
+
+func TestAdoptAndBackKeepTheDataAndTheLabels(t *testing.T) {
+	e := lone(t)
+	d := open(t, e)
+	for _, back := range []bool{false, true, false} {
+		done, err := d.Adopt(t.Context(), journal.NewID(), plan.AdoptRequest{Volumes: []string{"shop_db"}, Back: back})
+		assert.NilError(t, err)
+		assert.Equal(t, len(done), 1)
+		v, err := e.Volume(t.Context(), "shop_db")
+		assert.NilError(t, err)
+		assert.Equal(t, v.Driver == "local", back)
+		assert.DeepEqual(t, v.Labels, map[string]string{"com.docker.compose.project": "shop", "com.docker.compose.volume": "db"})
+		assert.Equal(t, read(t, v.Mountpoint), "data")
+		info, err := os.Stat(v.Mountpoint)
+		assert.NilError(t, err)
+		assert.Equal(t, info.Mode().Perm(), os.FileMode(0o750))
+		entries, err := os.ReadDir(filepath.Dir(v.Mountpoint))
+		assert.NilError(t, err)
+		assert.Equal(t, len(entries), 1, "%v", entries)
+	}
+}
+
+func TestAVolumeInUseIsNotAdopted(t *testing.T) {
+	e := lone(t)
+	e.AddContainer(t, restore.Container{ID: "c9", Name: "stopped", State: "exited",
+		Mounts: []restore.Mount{{Name: "shop_db", Target: "/data"}}}, nil)
+	d := open(t, e)
+	_, err := d.Adopt(t.Context(), journal.NewID(), plan.AdoptRequest{Volumes: []string{"shop_db"}})
+	assert.ErrorContains(t, err, "containers use it: stopped")
+	v, err := e.Volume(t.Context(), "shop_db")
+	assert.NilError(t, err)
+	assert.Equal(t, v.Driver, "local")
+	assert.Equal(t, read(t, v.Mountpoint), "data")
+}
+
+// TestAdoptKilledAtEveryStepLosesNothing kills the process before and after
+// every durable step and every call of the engine, then recovers.
+func TestAdoptKilledAtEveryStepLosesNothing(t *testing.T) {
+	points := 0
+	for kill := 1; ; kill++ {
+		e := lone(t)
+		n, dead := 0, false
+		count := func() error {
+			if n++; n >= kill || dead {
+				dead = true
+				e.Crash()
+				return enginetest.ErrCrashed
+			}
+			return nil
+		}
+		d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copier: tarEngine{}})
+		assert.NilError(t, err)
+		assert.NilError(t, d.Close())
+		e.Hook = func(c enginetest.Call) error {
+			if !c.Changes() {
+				return nil
+			}
+			return count()
+		}
+		d, err = restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copier: tarEngine{},
+			Fail: func(durable.Step) error { return count() }})
+		if err == nil {
+			_, err = d.Adopt(t.Context(), journal.NewID(), plan.AdoptRequest{Volumes: []string{"shop_db"}})
+			assert.NilError(t, d.Close())
+		}
+		if !dead {
+			assert.NilError(t, err)
+			break
+		}
+		points++
+		e.Hook = nil
+		e.Revive()
+		again, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copier: tarEngine{}})
+		assert.NilError(t, err)
+		_, err = again.Recover(t.Context(), "")
+		assert.Assert(t, err == nil || !fault.Is(err, fault.InDoubt), "killed at %d: %v", kill, err)
+		ops, err := again.Status(t.Context(), "")
+		assert.NilError(t, err)
+		for _, op := range ops {
+			assert.Equal(t, op.State, journal.Closed, "killed at %d", kill)
+		}
+		assert.NilError(t, again.Close())
+		v, err := e.Volume(t.Context(), "shop_db")
+		assert.NilError(t, err, "killed at %d", kill)
+		assert.Equal(t, read(t, v.Mountpoint), "data", "killed at %d", kill)
+		assert.Equal(t, v.Labels["com.docker.compose.volume"], "db")
+		entries, err := os.ReadDir(filepath.Dir(v.Mountpoint))
+		assert.NilError(t, err)
+		assert.Equal(t, len(entries), 1, "killed at %d: %v", kill, entries)
+	}
+	assert.Assert(t, points > 20, "%d points", points)
+}
