@@ -24,6 +24,7 @@ type Domain interface {
 	Verify(ctx context.Context, refs []string, project string) ([]plan.Verified, error)
 	Status(ctx context.Context, id string) ([]plan.Status, error)
 	Doctor(ctx context.Context) ([]plan.Check, error)
+	Adopt(ctx context.Context, id string, r plan.AdoptRequest) ([]plan.Adopted, error)
 	Allow(ctx context.Context, prefixes []string) ([]string, error)
 	Known(id string) (open, known bool, err error)
 	Close() error

@@ -147,3 +147,8 @@ func (d *domain) Allow(_ context.Context, prefixes []string) ([]string, error) {
 	d.call("Allow")
 	return prefixes, nil
 }
+
+func (d *domain) Adopt(_ context.Context, id string, r plan.AdoptRequest) ([]plan.Adopted, error) {
+	d.call("Adopt")
+	return []plan.Adopted{{Operation: id, Volume: r.Volumes[0]}}, nil
+}

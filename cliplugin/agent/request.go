@@ -31,6 +31,7 @@ const (
 	Verify  Verb = "verify"  // []plan.Verified
 	Doctor  Verb = "doctor"  // []plan.Check
 	Allow   Verb = "allow"   // []string, all allowed prefixes
+	Adopt   Verb = "adopt"   // []plan.Adopted
 )
 
 // Request is what one agent does.
@@ -43,6 +44,7 @@ type Request struct {
 	Create  *plan.Create         `json:"create,omitempty"`
 	Restore *plan.RestoreRequest `json:"restore,omitempty"`
 	Undo    *plan.UndoRequest    `json:"undo,omitempty"`
+	Adopt   *plan.AdoptRequest   `json:"adopt,omitempty"`
 
 	// References are snapshots (inspect, rm, verify, export: one) or one
 	// operation (status, recover).

@@ -116,6 +116,12 @@ func (s *server) change(ctx context.Context, d Domain) (any, error) {
 	case Import:
 		s.begun.Store(true)
 		return d.Import(ctx, r.Operation, &archiveReader{r: s.in}, r.Name)
+	case Adopt:
+		if r.Adopt == nil {
+			return nil, incomplete(r.Verb)
+		}
+		s.begun.Store(true)
+		return d.Adopt(ctx, r.Operation, *r.Adopt)
 	case Recover:
 		ref, err := s.reference(true)
 		if err != nil {
@@ -243,6 +249,12 @@ func (s *server) resume(ctx context.Context, d Domain) (any, error) {
 			return nil, fmt.Errorf("find snapshot %s: found %d", restored.Snapshot, len(found))
 		}
 		return found[0], nil
+	case Adopt:
+		var adopted []plan.Adopted
+		for _, name := range restored.Volumes {
+			adopted = append(adopted, plan.Adopted{Operation: restored.Operation, Volume: name})
+		}
+		return adopted, nil
 	case Remove:
 		if n := len(r.References); n > 1 {
 			// Each has an operation of its own, and only this one is known.

@@ -27,6 +27,7 @@ var verbs = map[Verb]traits{
 	Verify:  {},
 	Doctor:  {},
 	Allow:   {},
+	Adopt:   {operation: true},
 }
 
 // traits gives those of the request: a dry run is not an operation.
