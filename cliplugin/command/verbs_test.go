@@ -1,6 +1,7 @@
 package command
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -50,7 +51,6 @@ func TestVerbs(t *testing.T) {
 			{Type: event.Skipped, Volume: "/run of shop-db-1", Message: "a tmpfs lives in memory only"},
 		}}},
 		{name: "create-quiet", args: "create -p shop --progress quiet", agent: fakeAgent{result: shopSnapshot()}},
-		{name: "create-json", args: "create -p shop --progress json", agent: fakeAgent{result: shopSnapshot(), events: events()[:3]}},
 		{name: "create-locked", args: "create -p shop", exit: 11, agent: fakeAgent{err: fault.New(fault.Locked,
 			"create: project shop is held by restore %s, begun 12s ago", operationID).
 			WithState("nothing was changed").WithHint("docker snaprestore status %s, or wait with --lock-timeout", operationID)}},
@@ -76,8 +76,6 @@ func TestVerbs(t *testing.T) {
 		{name: "restore-no-terminal", args: "restore before-upgrade", exit: 2, agent: fakeAgent{plan: restorePlan(), result: restored()}},
 		{name: "restore-force", args: "restore -f before-upgrade", agent: fakeAgent{plan: restorePlan(), result: restored(), events: events()}},
 		{name: "restore-confirm", args: "restore 4f2a --confirm 4f2a91c07d3e --progress quiet", agent: fakeAgent{plan: restorePlan(), result: restored()}},
-		{name: "restore-json", args: "restore -f before-upgrade --progress json --format json", agent: fakeAgent{plan: restorePlan(), result: restored()}},
-		{name: "restore-json-error", args: "restore -f before-upgrade --progress json", exit: 75, agent: fakeAgent{plan: restorePlan(), err: fault.New(fault.InDoubt, "restore: commit: input/output error").WithHint("docker snaprestore recover")}},
 		{name: "restore-no-start", args: "restore -f --no-start before-upgrade", agent: fakeAgent{plan: restorePlan(), result: func() plan.Restored { r := restored(); r.Started, r.Downtime = nil, 0; return r }()}},
 		{name: "restore-idle", args: "restore -f before-upgrade --progress quiet", agent: fakeAgent{plan: restorePlan(), result: func() plan.Restored { r := restored(); r.Started, r.Downtime = nil, 0; return r }()}},
 		{name: "restore-dry-run", args: "restore --dry-run before-upgrade", agent: fakeAgent{result: restorePlan()}},
@@ -131,6 +129,40 @@ func TestVerbs(t *testing.T) {
 			}
 			goldens(t, o, c.name)
 			assert.Equal(t, fault.ExitStatus(o.err), c.exit)
+		})
+	}
+}
+
+// With --progress json every line on standard error is one object, the last
+// one the result or the error, which is not printed again.
+func TestProgressAsJSON(t *testing.T) {
+	doubt := fault.New(fault.InDoubt, "restore: commit: input/output error").WithHint("docker snaprestore recover")
+	for _, c := range []struct {
+		args  string
+		agent fakeAgent
+		exit  int
+		want  []event.Type
+	}{
+		{"create -p shop", fakeAgent{result: shopSnapshot(), events: events()[:3]}, 0,
+			[]event.Type{event.Started, event.Phase, event.Progress, event.Skipped, event.Result}},
+		{"restore -f snap", fakeAgent{plan: restorePlan(), result: restored()}, 0,
+			[]event.Type{event.Plan, event.Skipped, event.Warning, event.Result}},
+		{"restore -f snap", fakeAgent{plan: restorePlan(), err: doubt}, 75,
+			[]event.Type{event.Plan, event.Skipped, event.Warning, event.Failed}},
+		// A question would be no JSON.
+		{"restore snap", fakeAgent{plan: restorePlan(), result: restored()}, 2, []event.Type{event.Failed}},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			o := execute(t, &c.agent, &fakeEngine{}, terminal{in: "y\n", tty: true}, words(c.args+" --progress json")...)
+			assert.Equal(t, fault.ExitStatus(o.err), c.exit)
+			assert.Equal(t, Reported(o.err), c.exit != 0)
+			var got []event.Type
+			for _, line := range strings.Split(strings.TrimSpace(o.stderr), "\n") {
+				var e event.Event
+				assert.NilError(t, json.Unmarshal([]byte(line), &e), line)
+				got = append(got, e.Type)
+			}
+			assert.DeepEqual(t, got, c.want)
 		})
 	}
 }

@@ -21,7 +21,7 @@ type tty struct {
 	options []mpb.ContainerOption
 	group   *mpb.Progress // nil while nothing is live
 	lines   map[string]*line
-	order   int
+	order   []*line
 }
 
 // line is one live line.
@@ -114,9 +114,11 @@ func (t *tty) start(key string, l *line, name string, filler mpb.BarFiller) {
 		t.group = mpb.New(append([]mpb.ContainerOption{mpb.WithOutput(t.w), mpb.PopCompletedMode()}, t.options...)...)
 		t.lines = map[string]*line{}
 	}
-	t.order++
+	t.order = append(t.order, l)
 	l.bar = t.group.MustAdd(0, filler,
-		mpb.BarPriority(t.order),
+		// A finished volume moves up; containers keep their order.
+		mpb.BarOptional(mpb.BarNoPop(), filler == nil),
+		mpb.BarPriority(len(t.order)),
 		mpb.BarWidth(24),
 		mpb.BarFillerClearOnComplete(),
 		mpb.BarFillerClearOnAbort(),
@@ -148,7 +150,7 @@ func (t *tty) end() {
 	if t.group == nil {
 		return
 	}
-	for _, l := range t.lines {
+	for _, l := range t.order {
 		if l.path != nil {
 			l.bar.SetTotal(-1, true)
 		} else {
@@ -156,7 +158,7 @@ func (t *tty) end() {
 		}
 	}
 	t.group.Wait()
-	t.group, t.lines, t.order = nil, nil, 0
+	t.group, t.lines, t.order = nil, nil, nil
 }
 
 func (t *tty) Note(format string, args ...any) {
