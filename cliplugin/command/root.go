@@ -63,7 +63,7 @@ func New(dockerCLI docker.Cli, connect Connect) *cobra.Command {
 
 func newRoot(c *client) *cobra.Command {
 	root := &cobra.Command{
-		Use:   Name,
+		Use:   Name + " COMMAND",
 		Short: "Snapshot and restore the volumes of a workload, all or none",
 		Long: "Snapshot and restore the volumes of a workload, all together or none.\n\n" +
 			"A SNAPSHOT is an id, a unique beginning of one, a name, latest, or latest~N for\n" +
@@ -90,6 +90,7 @@ func newRoot(c *client) *cobra.Command {
 	for _, verb := range root.Commands() {
 		verb.DisableFlagsInUseLine = true
 	}
+	root.DisableFlagsInUseLine = true
 	exitTable(root)
 	return root
 }
