@@ -134,6 +134,8 @@ func TestFormatHasEveryField(t *testing.T) {
 		"Operation":               journal.Operation{},
 		"Volume of an operation":  journal.Volume{},
 		"Container":               journal.Container{},
+		"Remake":                  journal.Remake{},
+		"Spec":                    journal.Spec{},
 		"Policy":                  journal.Policy{},
 		"Outcome":                 journal.Outcome{},
 		"Snapshot":                snapshot.Snapshot{},
