@@ -15,6 +15,7 @@ import (
 // Maker makes a tree entry by entry in an empty directory.
 type Maker struct {
 	dirs  dirs
+	crew  *crew
 	made  []Entry        // directories, whose attributes are set at the end
 	index map[string]int // of implied directories in made
 	buf   []byte
@@ -39,9 +40,10 @@ func NewMaker(root *os.Root) (*Maker, error) {
 		err = removeXattr(fd, "system.posix_acl_default")
 	}
 	if err != nil {
-		m.Close()
+		m.dirs.close()
 		return nil, fmt.Errorf("prepare tree: %w", err)
 	}
+	m.crew = newCrew()
 	return m, nil
 }
 
@@ -53,17 +55,24 @@ func removeXattr(fd int, name string) error {
 	return err
 }
 
-// Close frees what the maker holds.
-func (m *Maker) Close() { m.dirs.close() }
+// Close ends the work in the background and frees what the maker holds.
+func (m *Maker) Close() {
+	m.crew.close()
+	m.dirs.close()
+}
 
 // Make makes one entry; content gives a file's Stored bytes. Each is called
-// with the bytes written since its last call; an error of it ends Make.
-// Directories that e's path needs and that are not there yet belong to root,
+// with the bytes taken since its last call; an error of it ends Make. A small
+// file may still be in the making when Make returns: its error comes from a
+// later call, of Finish at the latest. Directories that e's path needs and that are not there yet belong to root,
 // mode 0755, unless an entry of their own follows.
 func (m *Maker) Make(e *Entry, content io.Reader, each func(bytes int64) error) error {
 	if e.Path == "." {
 		m.made = append(m.made, *e)
 		return nil
+	}
+	if err := m.crew.err(); err != nil {
+		return err
 	}
 	dir, err := m.parent(e.Path)
 	if err != nil {
@@ -74,7 +83,13 @@ func (m *Maker) Make(e *Entry, content io.Reader, each func(bytes int64) error) 
 	case Directory:
 		err = m.directory(dir, e)
 	case File:
-		err = m.file(dir, e, content, each)
+		if n := e.Stored(); n <= small {
+			if err = m.crew.take(dir, e, content); err == nil && n > 0 {
+				err = each(n)
+			}
+			break
+		}
+		err = makeFile(dir, e, content, m.buf, each)
 	case Symlink:
 		err = m.symlink(dir, e)
 	case HardLink:
@@ -115,14 +130,14 @@ func (m *Maker) directory(dir *held, e *Entry) error {
 	return nil
 }
 
-// file makes a file: content, then owner, since that takes setuid and
+// makeFile makes a file: content, then owner, since that takes setuid and
 // capabilities off, then mode, then attributes, which an ACL needs, then time.
-func (m *Maker) file(dir *held, e *Entry, content io.Reader, each func(int64) error) error {
+func makeFile(dir *held, e *Entry, content io.Reader, buf []byte, each func(int64) error) error {
 	fd, err := openat(dir.fd, base(e.Path), unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
 	if err != nil {
 		return pathErr("create", e.Path, err)
 	}
-	err = m.fill(fd, e, content, each)
+	err = fill(fd, e, content, buf, each)
 	if err == nil {
 		err = dress(fd, e)
 	}
@@ -134,21 +149,21 @@ func (m *Maker) file(dir *held, e *Entry, content io.Reader, each func(int64) er
 }
 
 // fill writes the content, leaving the holes.
-func (m *Maker) fill(fd int, e *Entry, content io.Reader, each func(int64) error) error {
+func fill(fd int, e *Entry, content io.Reader, buf []byte, each func(int64) error) error {
 	if !e.Sparse {
-		return m.write(fd, e, Extent{0, e.Size}, content, each)
+		return write(fd, e, Extent{0, e.Size}, content, buf, each)
 	}
 	for _, x := range e.Data {
-		if err := m.write(fd, e, x, content, each); err != nil {
+		if err := write(fd, e, x, content, buf, each); err != nil {
 			return err
 		}
 	}
 	return pathErr("truncate", e.Path, retry(func() error { return unix.Ftruncate(fd, e.Size) }))
 }
 
-func (m *Maker) write(fd int, e *Entry, x Extent, content io.Reader, each func(int64) error) error {
+func write(fd int, e *Entry, x Extent, content io.Reader, buf []byte, each func(int64) error) error {
 	for x.Length > 0 {
-		part := m.buf[:min(int64(len(m.buf)), x.Length)]
+		part := buf[:min(int64(len(buf)), x.Length)]
 		n, err := io.ReadFull(content, part)
 		if err != nil {
 			return err
@@ -238,6 +253,9 @@ func (m *Maker) finish(dir *held, name string, e *Entry) error {
 // hardLink gives an entry of the tree a second name. A symbolic link is
 // linked itself, never what it points to.
 func (m *Maker) hardLink(dir *held, e *Entry) error {
+	if err := m.crew.wait(); err != nil { // the file may be in the making
+		return err
+	}
 	target, err := m.dirs.open(parent(e.Link))
 	if err != nil {
 		return err
@@ -286,6 +304,9 @@ func (m *Maker) device(dir *held, e *Entry) error {
 // Finish gives the directories their attributes, deepest first. A tree without
 // an entry of its top gets root's, mode 0755.
 func (m *Maker) Finish() error {
+	if err := m.crew.wait(); err != nil {
+		return err
+	}
 	top := -1
 	for i := len(m.made) - 1; i >= 0; i-- {
 		e := &m.made[i]
