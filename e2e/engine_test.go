@@ -201,6 +201,13 @@ func (e *Engine) Stop() {
 	e.gone()
 }
 
+// In makes a subtest the one that fails, until it ends.
+func (e *Engine) In(t testing.TB) {
+	outer := e.t
+	e.t = t
+	t.Cleanup(func() { e.t = outer })
+}
+
 // Kill9 kills dockerd alone; its containers run on.
 func (e *Engine) Kill9() {
 	e.t.Helper()

@@ -1,0 +1,50 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// The client needs nothing of the engine but its API: one that reaches it over
+// TCP, in a mount namespace where the engine's directories are empty, does all
+// that a local one does, archives included.
+func TestAClientThatCannotSeeTheEnginesFiles(t *testing.T) {
+	const address = "tcp://127.0.0.1:2375" // in the engine's own network namespace
+	f := NewFleet(t, "--host", address, "--tls=false")
+	sums := map[string]string{}
+	f.Fill("one")
+	f.Sums(sums, "one")
+	identity, policies := f.Identity(fleetContainers...), f.Policies()
+
+	away := t.TempDir()
+	must(t, os.MkdirAll(filepath.Join(away, "config/cli-plugins"), 0o755))
+	fix(t, "cp", host.plugin, filepath.Join(away, "config/cli-plugins/docker-snaprestore"))
+	isolated := func(command string) Result {
+		return f.Run("nsenter", "--net=/run/netns/"+f.name, "unshare", "--mount", "--propagation", "private",
+			"env", "DOCKER_HOST="+address, "DOCKER_CONFIG="+away+"/config",
+			// The engine's socket on the engine host is not where others have it.
+			"SNAPRESTORE_ENGINE_SOCKET="+f.socket(),
+			"sh", "-euc", `mount -t tmpfs none "$0"; test -z "$(ls -A "$0")"; cd "$1"; `+command, host.dir, away)
+	}
+	id := isolated("docker snaprestore create --project fleet").OK(t).Line()
+	f.Fill("two")
+	f.Sums(sums, "two")
+	isolated("docker snaprestore restore --force " + id).OK(t)
+	if got := f.Generation(sums); got != "one" {
+		t.Errorf("generation %q is in place after the restore, want one", got)
+	}
+	isolated("docker snaprestore undo --force").OK(t)
+	if got := f.Generation(sums); got != "two" {
+		t.Errorf("generation %q is in place after the undo, want two", got)
+	}
+	isolated("docker snaprestore export " + id + " --output archive; docker snaprestore rm " + id).OK(t)
+	back := isolated("docker snaprestore import archive --name back").OK(t).Line()
+	isolated("docker snaprestore restore --force --confirm " + back + " back").OK(t)
+	if got := f.Generation(sums); got != "one" {
+		t.Errorf("generation %q is in place after the restore of an import, want one", got)
+	}
+	f.CheckWhole(identity, policies)
+}

@@ -1,0 +1,208 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snaprestore/snaprestore/journal"
+)
+
+// Untouched gives what shows that a workload was left alone: its containers
+// with the times they were started at, and the data.
+func (f *Fleet) Untouched() string {
+	f.t.Helper()
+	state := f.Docker(append([]string{"inspect", "--format", "{{.Id}} {{.State.Status}} {{.State.StartedAt}}"}, fleetContainers...)...).OK(f.t).Line()
+	for _, name := range fleetVolumes {
+		state += "\n" + f.Sum(name)
+	}
+	return state
+}
+
+// Ballast fills the engine's disk until no more than free bytes are left.
+func (e *Engine) Ballast(free int64) (remove func()) {
+	e.t.Helper()
+	var disk unix.Statfs_t
+	must(e.t, unix.Statfs(e.Data, &disk))
+	path := filepath.Join(e.Data, "ballast")
+	f, err := os.Create(path)
+	must(e.t, err)
+	defer f.Close()
+	must(e.t, unix.Fallocate(int(f.Fd()), 0, 0, int64(disk.Bavail)*disk.Bsize-free))
+	return func() { must(e.t, os.Remove(path)) }
+}
+
+// A disk without room for the snapshot's data is found before anything is
+// stopped, and so is one that gets full while the data is staged.
+func TestAFullDiskStopsNothing(t *testing.T) {
+	f := NewFleet(t)
+	f.Fill("one")
+	id := f.CLI("create", "--project", "fleet").OK(t).Line()
+	f.Fill("two")
+
+	t.Run("before", func(t *testing.T) {
+		f.In(t)
+		before := f.Untouched()
+		defer f.Ballast(bulk)()
+		f.CLI("restore", "--force", id).Exits(t, 1)
+		if after := f.Untouched(); after != before {
+			t.Errorf("something changed:\n%s\nwas\n%s", after, before)
+		}
+	})
+	t.Run("while staging", func(t *testing.T) {
+		f.In(t)
+		before := f.Untouched()
+		watch := f.Watch()
+		restore := f.BeginCLI("restore", "--force", id)
+		state := watch.Until(restore.Ended, journal.Staging)
+		if !f.SignalAgents(unix.SIGSTOP) || state != journal.Staging || watch.states()[0] != journal.Staging {
+			t.Fatalf("the restore was too fast to be held, at %s", state)
+		}
+		remove := f.Ballast(64 << 10)
+		f.SignalAgents(unix.SIGCONT)
+		result := restore.Wait()
+		remove()
+		if result.Code == 0 {
+			t.Fatalf("a restore without room succeeded\n%s", result)
+		}
+		f.WaitClosed()
+		if after := f.Untouched(); after != before {
+			t.Errorf("something changed:\n%s\nwas\n%s", after, before)
+		}
+		f.CheckTidy()
+	})
+	f.CLI("restore", "--force", id).OK(t)
+}
+
+// Every byte of a snapshot is checked before anything is stopped.
+func TestADamagedSnapshotStopsNothing(t *testing.T) {
+	f := NewFleet(t)
+	f.Fill("one")
+	id := f.CLI("create", "--project", "fleet").OK(t).Line()
+	f.Fill("two")
+	before := f.Untouched()
+	for _, damage := range []struct {
+		name string
+		do   func(path string)
+	}{
+		{"a bit flipped", func(path string) {
+			data, err := os.ReadFile(path)
+			must(t, err)
+			data[len(data)/2] ^= 1
+			must(t, os.WriteFile(path, data, 0o600))
+		}},
+		{"the end missing", func(path string) {
+			info, err := os.Stat(path)
+			must(t, err)
+			must(t, os.Truncate(path, info.Size()-1))
+		}},
+		{"gone", func(path string) { must(t, os.Remove(path)) }},
+	} {
+		t.Run(damage.name, func(t *testing.T) {
+			f.In(t)
+			stored := f.Snapshots()[0].Volumes[1].File
+			path := filepath.Join(f.Data, "snaprestore/snapshots", id, stored)
+			good, err := os.ReadFile(path)
+			must(t, err)
+			damage.do(path)
+			f.CLI("restore", "--force", id).Exits(t, 15)
+			if after := f.Untouched(); after != before {
+				t.Errorf("something changed:\n%s\nwas\n%s", after, before)
+			}
+			must(t, os.WriteFile(path, good, 0o600))
+		})
+	}
+	f.CLI("restore", "--force", id).OK(t)
+}
+
+// A record of the journal that is damaged stops what would rest on it, and
+// changes nothing.
+func TestADamagedJournalFailsClosed(t *testing.T) {
+	f := NewFleet(t)
+	f.Fill("one")
+	id := f.CLI("create", "--project", "fleet").OK(t).Line()
+	f.Fill("two")
+	records, err := filepath.Glob(filepath.Join(f.Data, "snaprestore/journal/*.json"))
+	must(t, err)
+	if len(records) != 1 {
+		t.Fatalf("want one record, there are %v", records)
+	}
+	before := f.Untouched()
+	must(t, os.Truncate(records[0], 40))
+	f.CLI("restore", "--force", id).Exits(t, 15)
+	if after := f.Untouched(); after != before {
+		t.Errorf("something changed:\n%s\nwas\n%s", after, before)
+	}
+}
+
+// A state root that a newer version wrote is left alone.
+func TestAStateRootOfANewerFormatIsLeftAlone(t *testing.T) {
+	f := NewFleet(t)
+	f.Fill("one")
+	id := f.CLI("create", "--project", "fleet").OK(t).Line()
+	before := f.Untouched()
+	must(t, os.WriteFile(filepath.Join(f.Data, "snaprestore/format"), []byte(`{"layout":99}`), 0o600))
+	f.CLI("restore", "--force", id).Exits(t, 1)
+	f.CLI("create", "--project", "fleet").Exits(t, 1)
+	if after := f.Untouched(); after != before {
+		t.Errorf("something changed:\n%s\nwas\n%s", after, before)
+	}
+}
+
+// What is asked for wrongly is refused with its own exit status, and nothing
+// is touched.
+func TestBadRequestsChangeNothing(t *testing.T) {
+	f := NewFleet(t)
+	f.Fill("one")
+	first := f.CLI("create", "--project", "fleet", "--name", "first").OK(t).Line()
+	second := f.CLI("create", "--project", "fleet").OK(t).Line()
+	f.Docker("volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "with-options").OK(t)
+	before := f.Untouched()
+	for _, request := range []struct {
+		name string
+		code int
+		args []string
+	}{
+		{"no such snapshot", 10, []string{"restore", "--force", "nowhere"}},
+		{"a path for a snapshot", 10, []string{"restore", "--force", "../" + first}},
+		{"no such volume in the snapshot", 10, []string{"restore", "--force", first, "fleet_omega"}},
+		{"no such volume", 10, []string{"create", "fleet_omega"}},
+		{"a path for a volume", 10, []string{"create", "../fleet_alpha"}},
+		{"no such project", 10, []string{"create", "--project", "armada"}},
+		{"no such container", 10, []string{"create", "--container", "fleet-omega-1"}},
+		{"no such operation", 10, []string{"undo", "--force", "012345678901"}},
+		{"nothing to undo", 10, []string{"undo", "--force"}},
+		{"a volume with driver options", 1, []string{"create", "with-options"}},
+		{"nobody to ask", 2, []string{"restore", first}},
+		{"another snapshot confirmed", 2, []string{"restore", "--confirm", second, first}},
+		{"a name that is taken", 1, []string{"create", "--project", "fleet", "--name", "first"}},
+		{"an unknown verb", 1, []string{"teleport"}},
+		{"an unknown flag", 1, []string{"ls", "--sideways"}},
+	} {
+		t.Run(request.name, func(t *testing.T) {
+			f.In(t)
+			result := f.CLI(request.args...)
+			if request.code == 1 && result.Code > 0 {
+				return // docker itself has statuses of its own for usage
+			}
+			result.Exits(t, request.code)
+		})
+	}
+	if after := f.Untouched(); after != before {
+		t.Errorf("something changed:\n%s\nwas\n%s", after, before)
+	}
+	if got := len(f.Snapshots()); got != 2 {
+		t.Errorf("there are %d snapshots, want 2", got)
+	}
+}
+
+// An engine that is down is said, with a hint.
+func TestAnEngineThatIsDown(t *testing.T) {
+	e := NewEngine(t)
+	e.Stop()
+	e.CLI("ls").Exits(t, 1)
+}

@@ -1,0 +1,157 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/restore/snapshot"
+)
+
+// Operations are the operations in the engine's journal.
+func (e *Engine) Operations() (ops []*journal.Operation) {
+	e.t.Helper()
+	files, err := filepath.Glob(filepath.Join(e.Data, "snaprestore/journal/*.json"))
+	must(e.t, err)
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if os.IsNotExist(err) {
+			continue
+		}
+		must(e.t, err)
+		op, _, err := journal.Decode(data)
+		if err != nil {
+			e.t.Fatalf("%s: %v", filepath.Base(file), err)
+		}
+		ops = append(ops, op)
+	}
+	slices.SortFunc(ops, func(a, b *journal.Operation) int { return a.Created.Compare(b.Created) })
+	return ops
+}
+
+// WaitClosed waits until every operation is closed, and gives the last one.
+func (e *Engine) WaitClosed() *journal.Operation {
+	e.t.Helper()
+	var last *journal.Operation
+	WaitFor(e.t, "operations close", time.Minute, func() string {
+		for _, last = range e.Operations() {
+			if last.State != journal.Closed {
+				return string(last.Kind) + " " + last.ID + " is " + string(last.State)
+			}
+		}
+		return ""
+	})
+	return last
+}
+
+// Snapshots are the snapshots on the engine, newest first.
+func (e *Engine) Snapshots() []snapshot.Snapshot {
+	e.t.Helper()
+	ids := e.CLI("ls", "--quiet").OK(e.t).Lines()
+	if len(ids) == 0 {
+		return nil
+	}
+	return decode[[]snapshot.Snapshot](e.t, e.CLI(append([]string{"inspect"}, ids...)...).OK(e.t).Stdout)
+}
+
+// Watch sees an operation's records the moment they are renamed into place.
+type Watch struct {
+	t    testing.TB
+	dir  string
+	fd   int
+	seen map[string]bool // operations that were there before
+}
+
+// Watch begins to watch the engine's journal for a new operation.
+func (e *Engine) Watch() *Watch {
+	e.t.Helper()
+	w := &Watch{t: e.t, dir: filepath.Join(e.Data, "snaprestore/journal"), seen: map[string]bool{}}
+	var err error
+	w.fd, err = unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	must(e.t, err)
+	e.t.Cleanup(func() { unix.Close(w.fd) })
+	_, err = unix.InotifyAddWatch(w.fd, w.dir, unix.IN_MOVED_TO)
+	must(e.t, err)
+	for _, op := range e.Operations() {
+		w.seen[op.ID] = true
+	}
+	return w
+}
+
+// Until waits until a new operation has reached one of the states or a later
+// one, or unless says that it never will, and gives the state last seen.
+func (w *Watch) Until(ended func() bool, states ...journal.State) journal.State {
+	w.t.Helper()
+	buffer := make([]byte, 64<<10)
+	deadline := time.Now().Add(time.Minute)
+	var last journal.State
+	for {
+		done := ended()
+		for _, state := range w.states() {
+			last = state
+			if slices.Contains(states, state) || state == journal.Closed {
+				return last
+			}
+		}
+		if done {
+			return last
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("no operation reached %v; the last state was %q", states, last)
+		}
+		poll := []unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}}
+		if _, err := unix.Poll(poll, 20); err != nil && err != unix.EINTR {
+			w.t.Fatal(err)
+		}
+		_, _ = unix.Read(w.fd, buffer) // what it says is read from the directory
+	}
+}
+
+// states are those of the operations that are new since the watch began.
+func (w *Watch) states() (states []journal.State) {
+	files, err := filepath.Glob(filepath.Join(w.dir, "*.json"))
+	must(w.t, err)
+	for _, file := range files {
+		if w.seen[strings.TrimSuffix(filepath.Base(file), ".json")] {
+			continue
+		}
+		if data, err := os.ReadFile(file); err == nil {
+			if op, _, err := journal.Decode(data); err == nil {
+				states = append(states, op.State)
+			}
+		}
+	}
+	return states
+}
+
+// Agents are the process numbers of the engine's agents.
+func (e *Engine) Agents() (pids []int) {
+	e.t.Helper()
+	for _, pid := range processes(e.Dir, "/"+e.name+"/") {
+		line, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+		if strings.HasPrefix(string(line), "/docker-snaprestore\x00agent") {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// SignalAgents sends a signal to the engine's agents and reports whether
+// there was one.
+func (e *Engine) SignalAgents(signal unix.Signal) bool {
+	e.t.Helper()
+	pids := e.Agents()
+	for _, pid := range pids {
+		_ = unix.Kill(pid, signal)
+	}
+	return len(pids) > 0
+}

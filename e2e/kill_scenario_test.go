@@ -1,0 +1,152 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snaprestore/snaprestore/journal"
+)
+
+// victims are what is killed, and how the tests go on afterwards as the
+// machine around an engine would.
+var victims = []struct {
+	name string
+	kill func(f *Fleet, client *Process)
+}{
+	{"the CLI", func(_ *Fleet, client *Process) { client.Kill() }},
+	{"the agent", func(f *Fleet, _ *Process) { f.SignalAgents(unix.SIGKILL) }},
+	{"dockerd", func(f *Fleet, _ *Process) { f.Restart() }},
+	{"everything", func(f *Fleet, client *Process) {
+		f.SignalAgents(unix.SIGKILL)
+		f.Kill9()
+		client.Kill()
+		f.Start()
+	}},
+}
+
+// phases are the states of a restore that are struck in.
+var phases = []journal.State{journal.Staging, journal.Stopping, journal.Prepared, journal.Committed, journal.Starting}
+
+// Whatever is killed with kill -9, in whichever phase of a restore: in the end
+// the volumes are all of the snapshot or all of before, the same containers
+// run with their own policies, nothing is left open or lying about, and that
+// without anybody's help.
+func TestARestoreSurvivesKillsInEveryPhase(t *testing.T) {
+	for _, victim := range victims {
+		t.Run(victim.name, func(t *testing.T) {
+			f := NewFleet(t)
+			sums := map[string]string{}
+			f.Fill("one")
+			f.Sums(sums, "one")
+			id := f.CLI("create", "--project", "fleet").OK(t).Line()
+			identity, policies := f.Identity(fleetContainers...), f.Policies()
+			for _, phase := range phases {
+				f.Fill("two")
+				f.Sums(sums, "two")
+				watch := f.Watch()
+				client := f.BeginCLI("restore", "--force", id)
+				struck := watch.Until(client.Ended, phase)
+				victim.kill(f, client)
+				client.Wait()
+				last := f.WaitClosed()
+				got := f.Generation(sums)
+				t.Logf("struck at %s: ended %s, generation %s", struck, last.Outcome.Result, got)
+				if decided := []journal.State{journal.Committed, journal.Starting, journal.Closed}; got != "one" && slices.Contains(decided, struck) {
+					t.Errorf("struck at %s, when the new data was decided for, but generation %s is in place", struck, got)
+				}
+				f.CheckWhole(identity, policies)
+				if got := f.Generation(sums); got != "one" && got != "two" {
+					t.Errorf("the containers found generation %q", got)
+				}
+				f.CLI("recover").OK(t)
+			}
+		})
+	}
+}
+
+// Whatever is killed while a snapshot is taken: it is there whole or not at
+// all, and what was paused runs on.
+func TestACreateSurvivesKills(t *testing.T) {
+	for _, victim := range victims {
+		t.Run(victim.name, func(t *testing.T) {
+			f := NewFleet(t)
+			sums := map[string]string{}
+			f.Fill("one")
+			f.Sums(sums, "one")
+			identity, policies := f.Identity(fleetContainers...), f.Policies()
+			f.CLI("ls").OK(t) // lays out the journal
+			watch := f.Watch()
+			client := f.BeginCLI("create", "--project", "fleet", "--name", "struck")
+			struck := watch.Until(client.Ended, journal.Working)
+			victim.kill(f, client)
+			client.Wait()
+			f.WaitClosed()
+			f.CheckWhole(identity, policies)
+			snapshots := f.Snapshots()
+			t.Logf("struck at %s: %d snapshots", struck, len(snapshots))
+			for _, s := range snapshots {
+				f.Fill("two")
+				f.CLI("restore", "--force", s.ID).OK(t)
+				if got := f.Generation(sums); got != "one" {
+					t.Errorf("the snapshot has generation %q", got)
+				}
+			}
+			f.CheckWhole(identity, policies)
+		})
+	}
+}
+
+// An undo that is interrupted ends as one that is not.
+func TestAnUndoSurvivesKills(t *testing.T) {
+	f := NewFleet(t)
+	sums := map[string]string{}
+	f.Fill("one")
+	f.Sums(sums, "one")
+	id := f.CLI("create", "--project", "fleet").OK(t).Line()
+	f.Fill("two")
+	f.Sums(sums, "two")
+	f.CLI("restore", "--force", id).OK(t)
+	identity, policies := f.Identity(fleetContainers...), f.Policies()
+	for _, phase := range []journal.State{journal.Stopping, journal.Committed} {
+		before := f.Generation(sums)
+		watch := f.Watch()
+		client := f.BeginCLI("undo", "--force")
+		struck := watch.Until(client.Ended, phase)
+		f.SignalAgents(unix.SIGKILL)
+		client.Wait()
+		last := f.WaitClosed()
+		after := f.Generation(sums)
+		if done := last.Outcome.Result == journal.ResultDone; done != (after != before) {
+			t.Errorf("struck at %s: the undo ended %s, and generation %s became %s", struck, last.Outcome.Result, before, after)
+		}
+		f.CheckWhole(identity, policies)
+	}
+}
+
+// While an operation is open its volumes are locked: a second one is refused
+// with the holder's name, changes nothing, or waits when told to.
+func TestASecondOperationIsRefusedOrWaits(t *testing.T) {
+	f := NewFleet(t)
+	f.Fill("one")
+	id := f.CLI("create", "--project", "fleet").OK(t).Line()
+	watch := f.Watch()
+	first := f.BeginCLI("restore", "--force", id)
+	state := watch.Until(first.Ended, journal.Staging, journal.Stopping)
+	if !f.SignalAgents(unix.SIGSTOP) || first.Ended() {
+		t.Fatalf("the restore was too fast to be held, at %s", state)
+	}
+	f.CLI("create", "--project", "fleet").Exits(t, 11)
+	f.CLI("create", "fleet_beta").Exits(t, 11)
+	waiting := f.BeginCLI("create", "--lock-timeout", "2m", "--project", "fleet")
+	WaitFor(t, "a second agent waits", 30*time.Second, func() string {
+		return unless(len(f.Agents()) == 2, "there are %d", len(f.Agents()))
+	})
+	f.SignalAgents(unix.SIGCONT)
+	first.Wait().OK(t)
+	waiting.Wait().OK(t)
+}
