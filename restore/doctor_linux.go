@@ -79,7 +79,7 @@ func (d *Domain) fileSystemCheck() plan.Check {
 	if err := unix.Statfs(d.Root, &st); err != nil {
 		return plan.Check{Name: c.Name, Status: checkFailed, Detail: err.Error()}
 	}
-	kind, known := magics[int64(st.Type)]
+	kind, known := magics[st.Type]
 	if !known {
 		kind = fmt.Sprintf("type 0x%x", st.Type)
 	}

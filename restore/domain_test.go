@@ -273,3 +273,24 @@ func TestASafetySnapshotIsRestoredLikeAnyOtherAndStays(t *testing.T) {
 		assert.Assert(t, os.IsNotExist(err), v.Tree)
 	}
 }
+
+func TestVerifyHasARowForEachSnapshotWhateverIsDamaged(t *testing.T) {
+	e, _ := shop(t)
+	d := open(t, e)
+	var ids []string
+	for range 3 {
+		s, err := d.Create(t.Context(), journal.NewID(), plan.Create{Project: "shop"})
+		assert.NilError(t, err)
+		ids = append(ids, s.ID)
+	}
+	store := filepath.Join(e.StateRoot(), "snapshots")
+	assert.NilError(t, os.WriteFile(filepath.Join(store, ids[0], "snapshot.json"), []byte("{}"), 0o600))
+	assert.NilError(t, os.WriteFile(filepath.Join(store, ids[1], "0.tar"), []byte("x"), 0o600))
+	rows, err := d.Verify(t.Context(), nil, "")
+	assert.NilError(t, err)
+	got := map[string]string{}
+	for _, r := range rows {
+		got[r.Snapshot] = r.Result
+	}
+	assert.DeepEqual(t, got, map[string]string{ids[0]: "damaged", ids[1]: "damaged", ids[2]: "ok"})
+}

@@ -20,6 +20,9 @@ func (d *Domain) Export(ctx context.Context, ref, project string, gzip bool, w i
 		return s, err
 	}
 	defer held.Release()
+	if err := d.needDirs(keptDirs(s)); err != nil {
+		return s, err
+	}
 	return s, portable.Export(ctx, d.snapshots, s, gzip, w, d.watch("", &s))
 }
 

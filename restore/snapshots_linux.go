@@ -190,39 +190,63 @@ func (d *Domain) share(ctx context.Context, ref, project string) (snapshot.Snaps
 	return s, held, nil
 }
 
-// Verify reads snapshots whole and checks every byte: those named, or all.
+// Verify reads snapshots whole and checks every byte: those named, or all. A
+// damaged one is a row that says so; the error is for what could not be looked
+// at.
 func (d *Domain) Verify(ctx context.Context, refs []string, project string) ([]plan.Verified, error) {
 	out := []plan.Verified{}
 	if len(refs) == 0 {
-		all, err := d.List(ctx, project)
+		ids, err := d.snapshots.IDs()
 		if err != nil {
 			return out, err
 		}
-		for _, s := range all {
-			refs = append(refs, s.ID)
-		}
+		refs = ids
 	}
-	var damaged error
 	for _, ref := range refs {
-		s, held, err := d.share(ctx, ref, project)
+		id, err := d.snapshots.ResolveID(ref, project)
 		if err != nil {
 			return out, err
 		}
-		row := plan.Verified{Snapshot: s.ID, Name: s.Name, Result: "ok"}
-		row.Bytes, err = d.verify(ctx, s)
-		held.Release()
-		if err != nil {
+		row := plan.Verified{Snapshot: id, Result: "ok"}
+		s, held, err := d.share(ctx, id, project)
+		switch {
+		case fault.Is(err, fault.Corrupt):
 			row.Result, row.Error = "damaged", err.Error()
-			damaged = fault.New(fault.Corrupt, "verify snapshot %s: %w", s.ID, err).
-				WithState("the volumes are not touched by this").
-				WithHint("make a new snapshot, then remove this one: docker snaprestore rm %s", s.ID)
+			out = append(out, row)
+			continue
+		case fault.Is(err, fault.NotFound):
+			continue // it was removed meanwhile
+		case err != nil:
+			return out, err
 		}
-		out = append(out, row)
+		row.Name = s.Name
+		if err := d.needDirs(keptDirs(s)); err != nil {
+			held.Release()
+			return out, err
+		}
+		if project == "" || s.Project == project {
+			row.Bytes, err = d.verify(ctx, s)
+			if err != nil {
+				row.Result, row.Error = "damaged", err.Error()
+			}
+			out = append(out, row)
+		}
+		held.Release()
 		if ctx.Err() != nil {
 			return out, ctx.Err()
 		}
 	}
-	return out, damaged
+	return out, nil
+}
+
+// keptDirs are the trees of a safety snapshot.
+func keptDirs(s snapshot.Snapshot) (dirs []string) {
+	for _, v := range s.Volumes {
+		if v.Tree != "" {
+			dirs = append(dirs, v.Tree)
+		}
+	}
+	return dirs
 }
 
 func (d *Domain) verify(ctx context.Context, s snapshot.Snapshot) (bytes int64, err error) {

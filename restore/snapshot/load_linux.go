@@ -132,6 +132,23 @@ func (s *Store) scan() (snaps []Snapshot, bad []unread, err error) {
 	return snaps, bad, nil
 }
 
+// IDs lists the ids of all snapshots, damaged ones too, newest first as far as
+// that can be told.
+func (s *Store) IDs() ([]string, error) {
+	snaps, bad, err := s.scan()
+	if err != nil {
+		return nil, err
+	}
+	ids := []string{}
+	for _, snap := range snaps {
+		ids = append(ids, snap.ID)
+	}
+	for _, b := range bad {
+		ids = append(ids, b.id)
+	}
+	return ids, nil
+}
+
 // NameFree refuses a name that a snapshot has already. Two operations that ask
 // at one time may both hear yes: Commit refuses the later one.
 func (s *Store) NameFree(name string) error {
