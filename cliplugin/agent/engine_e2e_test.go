@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -88,6 +89,24 @@ func (f *files) Create(ctx context.Context, id string, _ plan.Create) (snapshot.
 func (f *files) Execute(ctx context.Context, p *plan.Plan) (plan.Restored, error) {
 	_, err := f.Create(ctx, p.Operation, plan.Create{})
 	return plan.Restored{Operation: p.Operation, Result: journal.ResultDone}, err
+}
+
+// Import keeps the archive as a file, and Export gives it back.
+func (f *files) Import(_ context.Context, _ string, r io.Reader, _ string) (snapshot.Snapshot, error) {
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return snapshot.Snapshot{}, err
+	}
+	return snap("imported"), os.WriteFile(f.path("imported"), data, 0o600)
+}
+
+func (f *files) Export(_ context.Context, _, _ string, _ bool, w io.Writer) (snapshot.Snapshot, error) {
+	data, err := os.ReadFile(f.path("imported"))
+	if err != nil {
+		return snapshot.Snapshot{}, err
+	}
+	_, err = w.Write(data)
+	return snap("imported"), err
 }
 
 func (f *files) Resume(ctx context.Context, id string) (plan.Restored, error) {
@@ -199,12 +218,12 @@ func startEngine(t *testing.T) *engineProcess {
 	assert.NilError(t, err)
 	e := &engineProcess{t: t, dir: dir, root: filepath.Join(dir, "d")}
 	t.Cleanup(func() {
-		e.signal(syscall.SIGTERM)
-		e.reap()
+		e.end(syscall.SIGTERM)
 		if t.Failed() {
 			log, _ := os.ReadFile(filepath.Join(dir, "log"))
 			t.Logf("the engine's log ends:\n%s", log[max(0, len(log)-8000):])
 		}
+		e.unmount()
 		assert.Check(t, os.RemoveAll(dir))
 	})
 	assert.NilError(t, os.Mkdir(filepath.Join(dir, "s"), 0o700))
@@ -229,26 +248,48 @@ func (e *engineProcess) start(dockerd string) {
 	e.until("the engine answers", func() bool { return c.CheckVersion(context.Background()) == nil })
 }
 
-func (e *engineProcess) signal(s syscall.Signal) {
-	if e.cmd != nil && e.cmd.ProcessState == nil {
-		_ = e.cmd.Process.Signal(s)
+// end ends the engine and waits until all of its own processes are gone: a
+// containerd that is a zombie still, for want of a parent that reaps it, makes
+// the next engine wait for it in vain.
+func (e *engineProcess) end(s syscall.Signal) {
+	e.t.Helper()
+	if e.cmd == nil || e.cmd.ProcessState != nil {
+		return
+	}
+	pidfile := filepath.Join(e.dir, "x", "containerd", "containerd.pid")
+	pid, _ := os.ReadFile(pidfile)
+	_ = e.cmd.Process.Signal(s)
+	_ = e.cmd.Wait()
+	status := "/proc/" + strings.TrimSpace(string(pid)) + "/status"
+	e.until("containerd is gone", func() bool {
+		text, err := os.ReadFile(status)
+		return err != nil || strings.HasPrefix(field(text, "State:"), "Z")
+	})
+	if err := os.Remove(pidfile); !errors.Is(err, fs.ErrNotExist) {
+		assert.NilError(e.t, err)
 	}
 }
 
-// reap waits for the engine's end, and for its containerd's and shims' to let
-// go of the directory.
-func (e *engineProcess) reap() {
-	if e.cmd != nil {
-		_ = e.cmd.Wait()
+// unmount removes what an engine that was killed left mounted.
+func (e *engineProcess) unmount() {
+	e.t.Helper()
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	assert.NilError(e.t, err)
+	var below []string
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); strings.HasPrefix(f[4], e.dir+"/") {
+			below = append(below, f[4])
+		}
 	}
-	_ = syscall.Unmount(filepath.Join(e.dir, "x", "netns", "default"), syscall.MNT_DETACH)
+	for _, path := range slices.Backward(below) {
+		assert.Check(e.t, syscall.Unmount(path, syscall.MNT_DETACH))
+	}
 }
 
 func (e *engineProcess) restart(s syscall.Signal) {
 	e.t.Helper()
 	dockerd := e.cmd.Path
-	e.signal(s)
-	_ = e.cmd.Wait()
+	e.end(s)
 	e.start(dockerd)
 }
 

@@ -14,7 +14,7 @@ import (
 
 // run opens the domain and does what was asked, or finishes what an earlier
 // agent of the same request began.
-func (s *server) run(ctx context.Context, config restore.Config, attended bool) (any, error) {
+func (s *server) run(ctx context.Context, config restore.Config, g *greeting) (any, error) {
 	config.Events = s.events.send
 	r := s.request
 	d, err := s.open(ctx, config)
@@ -38,7 +38,7 @@ func (s *server) run(ctx context.Context, config restore.Config, attended bool) 
 			return s.resume(ctx, d)
 		}
 	}
-	if !attended && !s.traits.blind {
+	if !s.traits.blind && !g.wait() {
 		return nil, fault.New(fault.Declined, "%s: the agent ended before the operation began", r.Verb).
 			WithState("nothing was changed").WithHint("run the command again")
 	}
@@ -135,7 +135,7 @@ func (s *server) change(ctx context.Context, d Domain) (any, error) {
 			return nil, err
 		}
 		if r.Ask {
-			if err := s.confirm(ctx, p); err != nil {
+			if err := s.confirm(p); err != nil {
 				return nil, err
 			}
 		}
@@ -190,13 +190,13 @@ func (s *server) plan(ctx context.Context, d Domain) (*plan.Plan, error) {
 }
 
 // confirm shows the plan to the client and waits for its yes.
-func (s *server) confirm(ctx context.Context, p *plan.Plan) error {
+func (s *server) confirm(p *plan.Plan) error {
 	s.events.send(event.Event{Type: event.Plan, Operation: p.Operation, Plan: p})
 	no := func(format string, args ...any) error {
 		return fault.New(fault.Declined, format, args...).WithState("nothing was changed")
 	}
 	for {
-		a, err := s.hear(ctx, s.answerTimeout)
+		a, err := s.hear(s.answerTimeout)
 		switch {
 		case err != nil:
 			return no("%s: not confirmed: %w", s.request.Verb, err)

@@ -55,7 +55,7 @@ type server struct {
 	events  *events
 	begun   atomic.Bool // an operation may be open
 
-	connect func(ctx context.Context, env func(string) string, attended bool) (*connection, error)
+	connect func(ctx context.Context, env func(string) string, g *greeting) (*connection, error)
 	open    func(context.Context, restore.Config) (Domain, error)
 
 	greetTimeout, answerTimeout time.Duration
@@ -64,7 +64,9 @@ type server struct {
 // serve runs the request and says how it ended.
 func (s *server) serve(ctx context.Context) int {
 	ended := make(chan int, 1)
-	go func() { ended <- s.answer(ctx) }()
+	// The work does not see the end of ctx: it would fail, and say so, and
+	// that is not how the operation ends.
+	go func() { ended <- s.answer(context.WithoutCancel(ctx)) }()
 	select {
 	case status := <-ended:
 		return status
@@ -83,12 +85,12 @@ func (s *server) answer(ctx context.Context) int {
 		if err := s.decode(); err != nil {
 			return nil, err
 		}
-		attended := s.greet(ctx)
+		greeting := s.greet()
 		var err error
-		if conn, err = s.connect(ctx, s.env, attended); err != nil {
+		if conn, err = s.connect(ctx, s.env, greeting); err != nil {
 			return nil, err
 		}
-		return s.run(ctx, conn.config, attended)
+		return s.run(ctx, conn.config, greeting)
 	}()
 	if conn != nil {
 		defer conn.close()
@@ -123,14 +125,43 @@ func (s *server) decode() error {
 	return nil
 }
 
-// greet waits for the client's first line. It reports false when nobody
-// watches: then the engine started the agent, again.
-func (s *server) greet(ctx context.Context) bool {
-	if !s.traits.operation {
-		return true
+// greeting tells whether a client watches. An agent that the engine started
+// again hears nothing: neither a word nor the end of its input.
+type greeting struct {
+	done     chan struct{} // closed when it is known
+	attended bool
+}
+
+// known gives the answer now: false also where it is not known yet.
+func (g *greeting) known() bool {
+	select {
+	case <-g.done:
+		return g.attended
+	default:
+		return false
 	}
-	_, err := s.hear(ctx, s.greetTimeout)
-	return err == nil
+}
+
+// wait gives the answer when it is known.
+func (g *greeting) wait() bool {
+	<-g.done
+	return g.attended
+}
+
+// greet listens for the client's first line.
+func (s *server) greet() *greeting {
+	g := &greeting{done: make(chan struct{})}
+	if !s.traits.operation {
+		g.attended = true
+		close(g.done)
+		return g
+	}
+	go func() {
+		defer close(g.done)
+		_, err := s.hear(s.greetTimeout)
+		g.attended = err == nil
+	}()
+	return g
 }
 
 // Reasons why hear heard nothing.
@@ -140,7 +171,7 @@ var (
 )
 
 // hear reads one Answer. After an error nothing more may be read.
-func (s *server) hear(ctx context.Context, limit time.Duration) (a Answer, err error) {
+func (s *server) hear(limit time.Duration) (a Answer, err error) {
 	type heard struct {
 		line []byte
 		err  error
@@ -161,39 +192,41 @@ func (s *server) hear(ctx context.Context, limit time.Duration) (a Answer, err e
 		return a, nil
 	case <-time.After(limit):
 		return a, errSilent
-	case <-ctx.Done():
-		return a, ctx.Err()
 	}
 }
 
-// connectAttempts and connectInterval bound the wait for the socket of an
-// engine that has just started this agent, so is up.
+// Times of finding the engine.
 const (
-	connectAttempts = 10
 	connectInterval = 200 * time.Millisecond
+	// connectAttempts bound the wait for an engine that has just started this
+	// agent for a client, so is up.
+	connectAttempts = 10
 )
 
 // connectEngine finds the engine through its socket and makes sure that it is
 // the client's. An agent that the engine started again may be early: then it
 // waits for the engine.
-func connectEngine(ctx context.Context, env func(string) string, attended bool) (*connection, error) {
+func connectEngine(ctx context.Context, env func(string) string, g *greeting) (*connection, error) {
 	socket := env(EnvSocket)
-	patience := enginePatience
-	if attended {
-		patience = connectAttempts * connectInterval
-	}
-	first, err := engineapi.Dial(socket, engineapi.Patient(patience))
+	engine, err := engineapi.Dial(socket)
 	if err != nil {
 		return nil, err
 	}
-	defer first.Close()
 	mounts := []string{}
 	if list := env(envMounts); list != "" {
 		if err := json.Unmarshal([]byte(list), &mounts); err != nil {
 			return nil, fmt.Errorf("read the agent's mounts: %w", err)
 		}
 	}
-	host, err := first.Host(ctx)
+	host, err := engine.Host(ctx)
+	start := time.Now()
+	for attempt := 1; engineapi.Unreachable(err) && time.Since(start) < enginePatience; attempt++ {
+		if g.known() && attempt >= connectAttempts {
+			break
+		}
+		time.Sleep(connectInterval)
+		host, err = engine.Host(ctx)
+	}
 	if engineapi.Unreachable(err) {
 		return nil, wrongSocket("no engine answers at %s in the directory that was given: %w", path.Base(socket), err)
 	}
@@ -204,14 +237,9 @@ func connectEngine(ctx context.Context, env func(string) string, attended bool) 
 		return nil, wrongSocket("%s is that of another engine (its data is in %s, not in %s)",
 			path.Base(socket), host.DataRoot, env(envDataRoot))
 	}
-	self, err := first.Container(ctx, env(envSelf))
+	self, err := engine.Container(ctx, env(envSelf))
 	if err != nil {
 		return nil, fmt.Errorf("find own container: %w", err)
-	}
-	// The domain knows itself which calls are worth waiting for.
-	engine, err := engineapi.Dial(socket)
-	if err != nil {
-		return nil, err
 	}
 	return &connection{
 		config: restore.Config{Engine: engine, Root: env(envRoot), Self: self.ID, Proc: "/proc", Mounts: mounts},

@@ -64,7 +64,7 @@ func talk(ctx context.Context, t *testing.T, d *domain, req Request, change func
 			return ""
 		},
 		in: bufio.NewReader(in), out: g.stdout, events: newEvents(errW),
-		connect: func(context.Context, func(string) string, bool) (*connection, error) {
+		connect: func(context.Context, func(string) string, *greeting) (*connection, error) {
 			return &connection{reachable: func(context.Context) bool { return true }, close: func() error { return nil }}, nil
 		},
 		open:         func(context.Context, restore.Config) (Domain, error) { return d, nil },
@@ -357,13 +357,14 @@ func TestChangingGoesOnWithoutItsClient(t *testing.T) {
 // The exit status tells the engine whether to start the agent again.
 func TestTermEndsAtOnceAndTellsTheEngine(t *testing.T) {
 	working := make(chan struct{})
-	d := &domain{work: func(context.Context) error { close(working); select {} }}
+	d := &domain{work: func(ctx context.Context) error { close(working); <-ctx.Done(); return ctx.Err() }}
 	ctx, term := context.WithCancel(t.Context())
 	g := talk(ctx, t, d, Request{Verb: Create, Operation: "o", Create: &plan.Create{}}, nil)
 	g.say(Answer{Wait: true})
 	<-working
 	term()
 	assert.Equal(t, g.exit(), exitContinue)
+	assert.Equal(t, len(g.messages), 0, "the operation has not ended")
 
 	ctx, term = context.WithCancel(t.Context())
 	g = talk(ctx, t, &domain{}, Request{Verb: Restore, Operation: "o", Ask: true, Restore: &plan.RestoreRequest{}}, nil)
@@ -375,7 +376,7 @@ func TestTermEndsAtOnceAndTellsTheEngine(t *testing.T) {
 
 func TestResultThatMayBeLostIsSaidAgain(t *testing.T) {
 	down := func(s *server) {
-		s.connect = func(context.Context, func(string) string, bool) (*connection, error) {
+		s.connect = func(context.Context, func(string) string, *greeting) (*connection, error) {
 			return &connection{reachable: func(context.Context) bool { return false }, close: func() error { return nil }}, nil
 		}
 	}
