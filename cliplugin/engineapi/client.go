@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,8 +28,9 @@ const retryInterval = 200 * time.Millisecond
 
 // Client is a connection to one engine. It is safe for concurrent use.
 type Client struct {
-	api      client.APIClient
-	patience time.Duration
+	api        client.APIClient
+	patience   time.Duration
+	negotiated atomic.Bool
 }
 
 // Option changes how a Client behaves.
@@ -62,7 +64,13 @@ func Dial(socket string, opts ...Option) (*Client, error) {
 func (c *Client) Close() error { return c.api.Close() }
 
 // call runs f and translates its error; verb and object say what f does.
-func (c *Client) call(ctx context.Context, what string, f func() error) error {
+func (c *Client) call(ctx context.Context, what string, request func() error) error {
+	f := func() error {
+		if err := c.negotiate(ctx); err != nil {
+			return err
+		}
+		return request()
+	}
 	err := f()
 	for deadline := time.Now().Add(c.patience); err != nil && lost(err) && time.Now().Before(deadline); err = f() {
 		select {
@@ -97,11 +105,14 @@ func denied(err error) bool {
 func Unreachable(err error) bool { return errors.Is(err, restore.ErrUnreachable) }
 
 func (c *Client) translate(what string, err error) error {
+	var f *fault.Error
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%s: %w", what, err)
+	case errors.As(err, &f):
+		return err
 	case cerrdefs.IsNotFound(err):
 		return fmt.Errorf("%s: %w: %w", what, restore.ErrNoSuch, err)
 	case denied(err):
@@ -145,25 +156,31 @@ func oneLine(err error) error {
 	return line{text, err}
 }
 
-// CheckVersion refuses an engine that is older than MinimumAPI.
+// CheckVersion connects, and refuses an engine that is older than MinimumAPI.
 func (c *Client) CheckVersion(ctx context.Context) error {
-	var version string
-	err := c.call(ctx, "connect to the engine", func() error {
-		ping, err := c.api.Ping(ctx)
-		if err != nil {
-			return err
-		}
-		c.api.NegotiateAPIVersionPing(ping)
-		version = ping.APIVersion
-		return nil
+	return c.call(ctx, "connect to the engine", func() error {
+		_, err := c.api.Ping(ctx)
+		return err
 	})
+}
+
+// negotiate settles the API's version once. The docker client would do that
+// itself, but where its question got no answer it goes on with the newest
+// version: an engine that comes up in between then refuses the request.
+func (c *Client) negotiate(ctx context.Context) error {
+	if c.negotiated.Load() {
+		return nil
+	}
+	ping, err := c.api.Ping(ctx)
 	if err != nil {
 		return err
 	}
-	if version == "" || versions.LessThan(version, MinimumAPI) {
-		return fault.New(fault.Failed, "connect to the engine: its API %q is too old, %s is the oldest that works", version, MinimumAPI).
+	if ping.APIVersion == "" || versions.LessThan(ping.APIVersion, MinimumAPI) {
+		return fault.New(fault.Failed, "connect to the engine: its API %q is too old, %s is the oldest that works", ping.APIVersion, MinimumAPI).
 			WithState("nothing was changed").
 			WithHint("install Docker Engine 20.10 or newer")
 	}
+	c.api.NegotiateAPIVersionPing(ping)
+	c.negotiated.Store(true)
 	return nil
 }
