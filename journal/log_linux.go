@@ -42,7 +42,7 @@ func (s *Store) Begin(ctx context.Context, op *Operation) (*Log, error) {
 		held.Release()
 		return nil, fmt.Errorf("begin operation: %w", err)
 	}
-	s.tidy()
+	s.Tidy()
 	if err := log.Write(op.State); err != nil {
 		held.Release()
 		return nil, err
@@ -74,6 +74,9 @@ func (s *Store) Takeover(ctx context.Context, id string, wait time.Duration) (*L
 	}
 	return &Log{Op: op, store: s, held: held, seq: env.Seq, epoch: env.Epoch + 1, recorded: op.State}, nil
 }
+
+// Taken reports whether another process began the operation.
+func (l *Log) Taken() bool { return l.epoch > 0 }
 
 // Write records the operation as it is, in the given state, durably. On an
 // error Op keeps the state that was last recorded, and the disk has that
@@ -152,18 +155,18 @@ func (l *Log) Close() error {
 		return err
 	}
 	l.Release()
-	l.store.tidy()
+	l.store.Tidy()
 	return nil
 }
 
 // Release lets the operation go without closing it, as a crash would.
 func (l *Log) Release() { l.held.Release() }
 
-// tidy removes what nobody reads: temporary files and pre-written decisions of
+// Tidy removes what nobody reads: temporary files and pre-written decisions of
 // operations that are over or gone, and the oldest closed operations. What it
-// cannot remove now, the next operation's tidy will try again: nothing rests
+// cannot remove now, the next operation's will try again: nothing rests
 // on it, so no error of it may fail an operation.
-func (s *Store) tidy() {
+func (s *Store) Tidy() {
 	names, err := s.dir.Names()
 	if err != nil {
 		return

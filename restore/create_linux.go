@@ -537,18 +537,36 @@ func (d *Domain) thaw(ctx context.Context, log *journal.Log) error {
 	d.phase(op.ID, "unpause")
 	var failed []error
 	for _, c := range op.Containers {
-		err := d.patiently(ctx, func() error { return d.Engine.Unpause(ctx, c.ID) })
-		if errors.Is(err, ErrNoSuch) {
-			continue
+		if err := d.unpause(ctx, log, c); err != nil {
+			failed = append(failed, err)
 		}
-		if err != nil {
-			failed = append(failed, fmt.Errorf("unpause container %s: %w", c.Name, err))
-			continue
-		}
-		d.say(op.ID, event.Event{Type: event.Container, Container: c.Name, Status: "unpaused"})
 	}
 	op.Restarted = time.Now().UTC()
 	return errors.Join(failed...)
+}
+
+// unpause lets one container run on. One that has ended is started by a
+// recovery, since it was the engine's restart that ended it; otherwise it has
+// ended by itself.
+func (d *Domain) unpause(ctx context.Context, log *journal.Log, c journal.Container) error {
+	op := log.Op
+	err := d.patiently(ctx, func() error { return d.Engine.Unpause(ctx, c.ID) })
+	if errors.Is(err, ErrNoSuch) {
+		return nil
+	}
+	if err != nil {
+		now, lookErr := d.Engine.Container(ctx, c.ID)
+		switch {
+		case lookErr != nil || now.Up():
+			return fmt.Errorf("unpause container %s: %w", c.Name, err)
+		case log.Taken():
+			return d.start(ctx, op.ID, c)
+		}
+		d.warn(op.ID, "container %s ended while it was paused", c.Name)
+		return nil
+	}
+	d.say(op.ID, event.Event{Type: event.Container, Container: c.Name, Status: "unpaused"})
+	return nil
 }
 
 // abandonCreate ends a create that failed: nothing of it stays, and the

@@ -204,6 +204,7 @@ func (d *Domain) Recover(ctx context.Context, id string) (plan.Recovered, error)
 		}
 		out.Operations = append(out.Operations, r)
 	}
+	d.journal.Tidy()
 	if worst == nil {
 		if err := d.snapshots.Sweep(d.busy); err != nil {
 			return out, fmt.Errorf("sweep the snapshots: %w", err)

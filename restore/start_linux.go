@@ -73,6 +73,12 @@ func (d *Domain) start(ctx context.Context, op string, c journal.Container) erro
 		d.warn(op, "container %s was removed meanwhile and is not started", c.Name)
 		return nil
 	}
+	if err != nil && c.Paused {
+		// The engine starts no paused container: it is as it was already.
+		if now, lookErr := d.Engine.Container(ctx, c.ID); lookErr == nil && now.State == "paused" {
+			return nil
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("start container %s: %w", c.Name, err)
 	}

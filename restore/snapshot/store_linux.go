@@ -305,11 +305,12 @@ func (s *Store) Sweep(busy func(id string) bool) error {
 			return err
 		}
 		for _, name := range names {
-			if _, ok := hiddenID(name, removed); ok {
+			id, ok := hiddenID(name, removed)
+			if ok {
 				gone = append(gone, name)
 				continue
 			}
-			id, ok := hiddenID(name, partial)
+			id, ok = hiddenID(name, partial)
 			if !ok || busy(id) {
 				continue
 			}

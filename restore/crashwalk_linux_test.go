@@ -1,0 +1,456 @@
+package restore_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"gotest.tools/v3/assert"
+
+	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/restore"
+	"github.com/snaprestore/snaprestore/restore/plan"
+	"github.com/snaprestore/snaprestore/restore/snapshot"
+)
+
+// The ids that the scenarios use.
+const (
+	idFirst   = "aaaaaaaaaaa1" // the snapshot of the first data
+	idEarlier = "aaaaaaaaaaa2" // a restore before the operation
+	idThis    = "aaaaaaaaaaa3" // the operation that is interrupted
+)
+
+// scenario is an operation, and what the world is before and after it.
+type scenario struct {
+	name    string
+	volumes int
+	prepare []func(context.Context, *restore.Domain) error
+	call    func(context.Context, *restore.Domain) error
+	// was and becomes are the content of all volumes.
+	was, becomes string
+	// had and gets are the snapshots, by name or id.
+	had, gets []string
+}
+
+func createFirst(ctx context.Context, d *restore.Domain) error {
+	_, err := d.Create(ctx, idFirst, plan.Create{Project: "shop", Name: "first"})
+	return err
+}
+
+func restoreFirst(id string, change func(*plan.RestoreRequest)) func(context.Context, *restore.Domain) error {
+	return func(ctx context.Context, d *restore.Domain) error {
+		r := plan.RestoreRequest{Snapshot: "first", Project: "shop", Timeout: time.Minute}
+		if change != nil {
+			change(&r)
+		}
+		p, err := d.PlanRestore(ctx, id, r)
+		if err != nil {
+			return err
+		}
+		_, err = d.Execute(ctx, p)
+		return err
+	}
+}
+
+func undo(id string) func(context.Context, *restore.Domain) error {
+	return func(ctx context.Context, d *restore.Domain) error {
+		p, err := d.PlanUndo(ctx, id, plan.UndoRequest{})
+		if err != nil {
+			return err
+		}
+		_, err = d.Execute(ctx, p)
+		return err
+	}
+}
+
+func create(consistency snapshot.Consistency) func(context.Context, *restore.Domain) error {
+	return func(ctx context.Context, d *restore.Domain) error {
+		_, err := d.Create(ctx, idThis, plan.Create{Project: "shop", Name: "this", Consistency: consistency})
+		return err
+	}
+}
+
+func remove(ref string) func(context.Context, *restore.Domain) error {
+	return func(ctx context.Context, d *restore.Domain) error {
+		_, err := d.Remove(ctx, idThis, []string{ref}, "")
+		return err
+	}
+}
+
+func recoverAll(ctx context.Context, d *restore.Domain) error {
+	_, err := d.Recover(ctx, "")
+	return err
+}
+
+func scenarios() []scenario {
+	type calls = []func(context.Context, *restore.Domain) error
+	var all []scenario
+	for _, volumes := range []int{1, 3} {
+		all = append(all,
+			scenario{
+				name: fmt.Sprintf("restore of %d volumes", volumes), volumes: volumes,
+				prepare: calls{createFirst}, call: restoreFirst(idThis, nil),
+				was: "second", becomes: "first",
+				had: []string{"first"}, gets: []string{"first", "pre-restore-THIS"},
+			},
+			scenario{
+				name: fmt.Sprintf("undo of %d volumes", volumes), volumes: volumes,
+				prepare: calls{createFirst, restoreFirst(idEarlier, nil)}, call: undo(idThis),
+				was: "first", becomes: "second",
+				had: []string{"first", "pre-restore-EARLIER"}, gets: []string{"first", "pre-undo-THIS"},
+			},
+		)
+	}
+	return append(all,
+		scenario{
+			name: "create with pause", volumes: 2, call: create(snapshot.Pause),
+			was: "second", becomes: "second", gets: []string{"this"},
+		},
+		scenario{
+			name: "create with stop", volumes: 2, call: create(snapshot.Stop),
+			was: "second", becomes: "second", gets: []string{"this"},
+		},
+		scenario{
+			name: "rm of a snapshot", volumes: 2, prepare: calls{createFirst}, call: remove("first"),
+			was: "second", becomes: "second", had: []string{"first"},
+		},
+		scenario{
+			name: "rm of a safety snapshot", volumes: 2, prepare: calls{createFirst, restoreFirst(idEarlier, nil)},
+			call: remove("pre-restore-" + idEarlier),
+			was:  "first", becomes: "first", had: []string{"first", "pre-restore-EARLIER"}, gets: []string{"first"},
+		},
+	)
+}
+
+// begin brings a new world to where the scenario's operation begins.
+func (sc scenario) begin(t *testing.T) (*world, state) {
+	t.Helper()
+	w := newWorld(t)
+	w.names = map[string]string{idFirst: "FIRST", idEarlier: "EARLIER", idThis: "THIS"}
+	w.workload(sc.volumes)
+	for i, call := range sc.prepare {
+		assert.NilError(t, w.run(call))
+		if i == 0 {
+			for _, tree := range w.trees() {
+				fill(t, tree, "second")
+			}
+		}
+	}
+	if len(sc.prepare) == 0 {
+		for _, tree := range w.trees() {
+			fill(t, tree, "second")
+		}
+	}
+	return w, w.take()
+}
+
+// walker checks a scenario's states.
+type walker struct {
+	scenario
+	t     *testing.T
+	w     *world
+	first state
+	// seen are the states that were checked already.
+	seen map[string]bool
+	todo []found
+	// ends are the different states after recovery.
+	ends map[string]bool
+}
+
+// found is a state, and how it came about.
+type found struct {
+	state
+	how     string
+	crashes int // how many led to it
+}
+
+func newWalker(t *testing.T, sc scenario) *walker {
+	t.Helper()
+	w, first := sc.begin(t)
+	return &walker{scenario: sc, t: t, w: w, first: first, seen: map[string]bool{}, ends: map[string]bool{}}
+}
+
+// find notes a state that is not known yet.
+func (k *walker) find(s state, how string, crashes int) {
+	if digest := k.w.digest(s); !k.seen[digest] {
+		k.seen[digest] = true
+		k.todo = append(k.todo, found{s, how, crashes})
+	}
+}
+
+// crashesInARow is how often the walk crashes before it lets recovery end. With
+// 2 it goes through all pairs of a crash of the operation and one of its
+// recovery; the number of states ends growing at about 5.
+var crashesInARow = flag.Int("crashes", 2, "crashes in a row that the crash walk goes through")
+
+// Every operation is interrupted before and after each of its steps. From each
+// state that this leaves, and from each state that an interrupted recovery
+// leaves, no container starts on a mixed set, and recovery leads to one of the
+// two ends.
+func TestEveryCrashIsRecoveredFromAndEveryCrashOfRecovery(t *testing.T) {
+	for _, sc := range scenarios() {
+		t.Run(sc.name, func(t *testing.T) {
+			t.Parallel()
+			k := newWalker(t, sc)
+			points := k.record(k.call)
+			for _, key := range points {
+				k.w.put(k.first)
+				reached := false
+				// What a dead process returns is told to nobody.
+				_ = k.w.start(func(p point) error {
+					if p.key == key {
+						reached = true
+						return errDead
+					}
+					return nil
+				}).do(k.call)
+				assert.Assert(t, reached, "the run did not come to %s", key)
+				k.find(k.w.take(), "a crash at "+key, 1)
+			}
+			crashes := len(k.todo)
+			k.explore()
+			t.Logf("%d points, %d states after a crash, %d with those of interrupted recoveries, %d ends", len(points), crashes, len(k.seen), len(k.ends))
+		})
+	}
+}
+
+// record runs the operation undisturbed, checks that it ends as it should, and
+// gives its points.
+func (k *walker) record(call func(context.Context, *restore.Domain) error) (points []string) {
+	k.t.Helper()
+	k.w.put(k.first)
+	assert.NilError(k.t, k.w.start(func(p point) error {
+		points = append(points, p.key)
+		return nil
+	}).do(call))
+	assert.Equal(k.t, k.outcome("an undisturbed run"), "new")
+	k.settled("an undisturbed run", k.containers(k.first))
+	return points
+}
+
+// explore checks all states on the list, and puts on it those that recovering
+// from them goes through.
+func (k *walker) explore() {
+	k.t.Helper()
+	for len(k.todo) > 0 {
+		s := k.todo[0]
+		k.todo = k.todo[1:]
+		k.neverMixed(s)
+		for _, rebooted := range []bool{false, true} {
+			k.w.put(s.state)
+			k.w.e.Hook = nil
+			how := s.how
+			if rebooted {
+				how += ", and the engine was restarted"
+				_, err := k.w.e.Reboot()
+				assert.NilError(k.t, err)
+			}
+			op := k.lastRecord()
+			k.recovered(s, how, op.State, k.wanted(op))
+		}
+		if k.t.Failed() {
+			return
+		}
+	}
+}
+
+// wanted is what the containers must be after recovery: those that the
+// operation has on record as they were when it began, all others as they are.
+func (k *walker) wanted(op *journal.Operation) []string {
+	now := k.containers(k.w.take())
+	for i, was := range k.containers(k.first) {
+		if op.State != journal.Closed && op.Find(strings.Fields(was)[0]) != nil {
+			now[i] = was
+		}
+	}
+	return now
+}
+
+// recovered recovers, checks where that ends, and notes the states on the way.
+func (k *walker) recovered(s found, how string, record journal.State, want []string) {
+	k.t.Helper()
+	p := k.w.start(func(p point) error {
+		if p.changes() && p.done && s.crashes < *crashesInARow {
+			k.find(k.w.take(), how+"; recovery was interrupted after "+p.key, s.crashes+1)
+		}
+		return nil
+	})
+	var out plan.Recovered
+	err := p.do(func(ctx context.Context, d *restore.Domain) (err error) {
+		out, err = d.Recover(ctx, "")
+		return err
+	})
+	assert.NilError(k.t, err, "after %s (%s): recovery: %+v", how, record, out)
+	got := k.outcome(how)
+	switch record {
+	case journal.Staging, journal.Stopping, journal.Aborting:
+		assert.Equal(k.t, got, "old", "after %s (%s)", how, record)
+	case journal.Prepared, journal.Committed:
+		assert.Equal(k.t, got, "new", "after %s (%s)", how, record)
+	}
+	k.settled(how, want)
+
+	end := k.w.take()
+	assert.NilError(k.t, k.w.run(func(ctx context.Context, d *restore.Domain) error {
+		out, err := d.Recover(ctx, "")
+		assert.Equal(k.t, len(out.Operations), 0, "after %s: the second recovery found something", how)
+		return err
+	}))
+	if again := k.w.describe(k.w.take()); again != k.w.describe(end) {
+		assert.Equal(k.t, again, k.w.describe(end), "after %s: the second recovery changed something", how)
+	}
+	if digest := k.w.digest(end); !k.ends[digest] {
+		k.ends[digest] = true
+		assert.NilError(k.t, k.w.run(func(ctx context.Context, d *restore.Domain) error {
+			_, err := d.Create(ctx, journal.NewID(), plan.Create{Project: "shop"})
+			return err
+		}), "after %s: the next operation", how)
+	}
+}
+
+// lastRecord reads the record of the scenario's operation; where there is
+// none, it is one that has no state.
+func (k *walker) lastRecord() *journal.Operation {
+	k.t.Helper()
+	data, err := os.ReadFile(filepath.Join(k.w.e.StateRoot(), "journal", idThis+".json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return &journal.Operation{}
+	}
+	assert.NilError(k.t, err)
+	op, _, err := journal.Decode(data)
+	assert.NilError(k.t, err)
+	return op
+}
+
+// outcome tells whether the world is as before the operation or as after it,
+// in all its volumes and snapshots; anything else fails the test.
+func (k *walker) outcome(how string) string {
+	k.t.Helper()
+	var words []string
+	for name, tree := range k.w.trees() {
+		word, err := content(tree)
+		assert.NilError(k.t, err, "after %s: volume %s", how, name)
+		words = append(words, word)
+	}
+	slices.Sort(words)
+	words = slices.Compact(words)
+	assert.Equal(k.t, len(words), 1, "after %s: mixed: %v", how, words)
+	names := []string{}
+	assert.NilError(k.t, k.w.run(func(ctx context.Context, d *restore.Domain) error {
+		all, err := d.List(ctx, "")
+		for _, s := range all {
+			names = append(names, k.w.normal(s.Name))
+		}
+		return err
+	}))
+	slices.Sort(names)
+	is := func(word string, snapshots []string) bool {
+		return words[0] == word && slices.Equal(names, append([]string{}, snapshots...))
+	}
+	switch {
+	case is(k.becomes, k.gets):
+		return "new"
+	case is(k.was, k.had):
+		return "old"
+	}
+	assert.Assert(k.t, false, "after %s: volumes hold %q and the snapshots are %q", how, words[0], names)
+	return ""
+}
+
+// containers tells the state and the policy of every container.
+func (k *walker) containers(s state) (all []string) {
+	for _, c := range s.engine.Containers() {
+		all = append(all, fmt.Sprintf("%s %s %s:%d", c.ID, c.State, c.Policy.Name, c.Policy.Retries))
+	}
+	return all
+}
+
+// settled checks that nothing is left of an operation but its result.
+func (k *walker) settled(how string, want []string) {
+	k.t.Helper()
+	assert.DeepEqual(k.t, k.containers(k.w.take()), want)
+	for _, c := range k.w.e.All() {
+		for _, m := range c.Mounts {
+			if !c.Up() {
+				continue
+			}
+			live, err := os.Stat(m.Source)
+			assert.NilError(k.t, err)
+			assert.Assert(k.t, os.SameFile(live, k.w.e.Sees(c.ID, m.Target)),
+				"after %s: container %s runs on a tree of %s that is not the live one", how, c.Name, m.Name)
+		}
+	}
+	kept := map[string]bool{}
+	assert.NilError(k.t, k.w.run(func(ctx context.Context, d *restore.Domain) error {
+		all, err := d.List(ctx, "")
+		if err != nil {
+			return err
+		}
+		for _, s := range all {
+			for _, v := range s.Volumes {
+				if v.Tree == "" {
+					continue
+				}
+				kept[v.Tree] = true
+				word, err := content(v.Tree)
+				assert.NilError(k.t, err, "after %s: snapshot %s", how, s.Name)
+				assert.Assert(k.t, word == "first" || word == "second")
+			}
+		}
+		_, err = d.Verify(ctx, nil, "")
+		return err
+	}), "after %s", how)
+	for name, tree := range k.w.trees() {
+		entries, err := os.ReadDir(filepath.Dir(tree))
+		assert.NilError(k.t, err)
+		for _, e := range entries {
+			path := filepath.Join(filepath.Dir(tree), e.Name())
+			assert.Assert(k.t, e.Name() == "_data" || kept[path], "after %s: volume %s still has %s", how, name, e.Name())
+		}
+	}
+	for dir, plain := range map[string]func(string) bool{
+		"journal":   func(name string) bool { return name == "lock" || journal.ValidID(strings.TrimSuffix(name, ".json")) },
+		"snapshots": journal.ValidID,
+		".":         func(name string) bool { return slices.Contains([]string{"format", "journal", "snapshots"}, name) },
+	} {
+		entries, err := os.ReadDir(filepath.Join(k.w.e.StateRoot(), dir))
+		assert.NilError(k.t, err)
+		for _, e := range entries {
+			assert.Assert(k.t, plain(e.Name()), "after %s: %s still has %s", how, dir, e.Name())
+		}
+	}
+}
+
+// neverMixed starts every container that can be started in a state, as its
+// engine and its user would, and checks that what runs then, together, sees
+// only old or only new data.
+func (k *walker) neverMixed(s found) {
+	k.t.Helper()
+	for _, rebooted := range []bool{false, true} {
+		k.w.put(s.state)
+		k.w.e.Hook = nil
+		if rebooted {
+			_, err := k.w.e.Reboot()
+			assert.NilError(k.t, err)
+		}
+		for _, c := range k.w.e.All() {
+			k.w.e.Start(context.Background(), c.ID) // what cannot start is in no danger
+		}
+		now, err := k.w.e.Checkpoint()
+		assert.NilError(k.t, err)
+		seen := map[string]string{}
+		for _, tree := range now.Mounted() {
+			word, err := content(tree)
+			assert.NilError(k.t, err, "after %s: a container runs on %s", s.how, tree)
+			seen[word] = tree
+		}
+		assert.Assert(k.t, len(seen) <= 1, "after %s (engine restarted: %t): containers run on %v", s.how, rebooted, seen)
+	}
+}

@@ -1,0 +1,482 @@
+package restore_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"gotest.tools/v3/assert"
+
+	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/journal/durable"
+	"github.com/snaprestore/snaprestore/restore"
+	"github.com/snaprestore/snaprestore/restore/copyengine"
+	"github.com/snaprestore/snaprestore/restore/enginetest"
+	"github.com/snaprestore/snaprestore/restore/fault"
+)
+
+// errDead is what everything returns in a process that has crashed.
+var errDead = errors.New("the process is dead")
+
+// world is an engine, its volumes and a state root, in one directory of a file
+// system in memory: the tests here ask what is seen after a process dies, and
+// a model of their own tells what a power loss would leave.
+type world struct {
+	t   *testing.T
+	dir string
+	e   *enginetest.Engine
+	// names gives the ids that a test knows a name, for keys and states.
+	names map[string]string
+	// lines are what describe made of entries, which seldom change.
+	lines map[entry]string
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	base := "/dev/shm"
+	if info, err := os.Stat(base); err != nil || !info.IsDir() {
+		base = ""
+	}
+	dir, err := os.MkdirTemp(base, "snaprestore-crash-")
+	assert.NilError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir, err = filepath.EvalSymlinks(dir)
+	assert.NilError(t, err)
+	return &world{t: t, dir: dir, e: enginetest.At(t, dir), lines: map[entry]string{}}
+}
+
+// process is one life of the domain: what it does passes hook, before and
+// after each durable step, call of the engine, and file of a copy.
+type process struct {
+	w    *world
+	hook func(point) error
+
+	mu   sync.Mutex
+	seen map[string]int
+	dead bool
+}
+
+// point is a place where a process may die.
+type point struct {
+	key  string // the same in every run
+	done bool   // after the effect
+	step *durable.Step
+	call *enginetest.Call
+}
+
+// changes reports whether the point is behind a change of anything.
+func (p point) changes() bool {
+	if p.call != nil {
+		return p.call.Changes()
+	}
+	switch p.step.Op {
+	case durable.OpFsync, durable.OpSyncDir, durable.OpSyncFS:
+		return false
+	}
+	return true
+}
+
+// start makes a process live in the world. Hook may be nil.
+func (w *world) start(hook func(point) error) *process {
+	p := &process{w: w, hook: hook, seen: map[string]int{}}
+	w.e.Hook = func(c enginetest.Call) error {
+		return p.pass(point{key: "engine " + c.String(), done: c.Done, call: &c})
+	}
+	return p
+}
+
+// pass is every failpoint of a process.
+func (p *process) pass(at point) error {
+	p.mu.Lock()
+	key := p.w.normal(at.key)
+	if at.done {
+		key += " done"
+	}
+	p.seen[key]++
+	at.key = fmt.Sprintf("%s #%d", key, p.seen[key])
+	dead := p.dead
+	p.mu.Unlock()
+	if dead {
+		return errDead
+	}
+	if p.hook == nil {
+		return nil
+	}
+	err := p.hook(at)
+	if errors.Is(err, errDead) {
+		p.mu.Lock()
+		p.dead = true
+		p.mu.Unlock()
+	}
+	return err
+}
+
+func (p *process) step(s durable.Step) error {
+	key := fmt.Sprintf("%s %s/%s", s.Op, s.Dir, s.Name)
+	if s.To != "" {
+		key += " -> " + filepath.Join(s.ToIn, s.To)
+	}
+	return p.pass(point{key: key, done: s.Done, step: &s})
+}
+
+// do opens the domain and runs one call of it.
+func (p *process) do(call func(context.Context, *restore.Domain) error) error {
+	ctx := context.Background()
+	d, err := restore.Open(ctx, restore.Config{
+		Engine: p.w.e, Root: p.w.e.StateRoot(), Proc: p.w.e.Proc(), Copier: plainEngine{p}, Fail: p.step,
+	})
+	if err != nil {
+		return err
+	}
+	err = call(ctx, d)
+	if closeErr := d.Close(); closeErr != nil {
+		return errors.Join(err, closeErr)
+	}
+	return err
+}
+
+// run does one call in a process of its own that nothing happens to.
+func (w *world) run(call func(context.Context, *restore.Domain) error) error {
+	return w.start(nil).do(call)
+}
+
+var ids = regexp.MustCompile(`[0-9a-f]{12}`)
+
+// normal makes text the same in every run: ids and the world's place.
+func (w *world) normal(s string) string {
+	s = strings.ReplaceAll(s, w.dir, "")
+	return ids.ReplaceAllStringFunc(s, func(id string) string {
+		if name := w.names[id]; name != "" {
+			return name
+		}
+		return "ID"
+	})
+}
+
+// entry is one file, directory or link of a tree.
+type entry struct {
+	path string // relative to the world
+	mode fs.FileMode
+	data string // content, or target of a link
+}
+
+// state is all that outlives a process.
+type state struct {
+	entries []entry
+	engine  enginetest.Checkpoint
+}
+
+// take reads the state of the world. Lock files hold nothing that lasts.
+func (w *world) take() state {
+	w.t.Helper()
+	s := state{}
+	err := filepath.WalkDir(w.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(w.dir, path)
+		if strings.Contains(rel, "journal/lock/") {
+			return nil
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		e := entry{path: rel, mode: info.Mode()}
+		switch info.Mode().Type() {
+		case fs.ModeSymlink:
+			e.data, err = os.Readlink(path)
+		case 0:
+			var data []byte
+			data, err = os.ReadFile(path)
+			e.data = string(data)
+		}
+		s.entries = append(s.entries, e)
+		return err
+	})
+	assert.NilError(w.t, err)
+	s.engine, err = w.e.Checkpoint()
+	assert.NilError(w.t, err)
+	return s
+}
+
+// put makes the world be in a state.
+func (w *world) put(s state) {
+	w.t.Helper()
+	entries, err := os.ReadDir(w.dir)
+	assert.NilError(w.t, err)
+	for _, e := range entries {
+		assert.NilError(w.t, os.RemoveAll(filepath.Join(w.dir, e.Name())))
+	}
+	w.write(s.entries)
+	assert.NilError(w.t, w.e.Rewind(s.engine))
+}
+
+func (w *world) write(entries []entry) {
+	w.t.Helper()
+	for _, e := range entries {
+		path := filepath.Join(w.dir, e.path)
+		var err error
+		switch e.mode.Type() {
+		case fs.ModeDir:
+			if e.path != "." {
+				err = os.Mkdir(path, e.mode.Perm())
+			}
+		case fs.ModeSymlink:
+			err = os.Symlink(e.data, path)
+		default:
+			err = os.WriteFile(path, []byte(e.data), e.mode.Perm())
+		}
+		assert.NilError(w.t, err)
+	}
+}
+
+// what differs from run to run in the files of the state root.
+var (
+	times   = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)`)
+	figures = regexp.MustCompile(`"(seq|epoch|downtime|pause)":\d+,?`)
+	sums    = regexp.MustCompile(`"crc32c":"[0-9a-f]{8}"`)
+)
+
+// describe is the same for states that differ in nothing that matters: ids,
+// times, and how many records or takeovers there were.
+func (w *world) describe(s state) string {
+	var lines []string
+	for _, e := range s.entries {
+		line, known := w.lines[e]
+		if !known {
+			data := e.data
+			if strings.Contains(e.path, "snaprestore/") && e.mode.IsRegular() {
+				data = times.ReplaceAllString(data, "TIME")
+				data = sums.ReplaceAllString(data, "")
+				data = figures.ReplaceAllString(data, "")
+			}
+			line = w.normal(fmt.Sprintf("%s %s %q", e.path, e.mode, data))
+			w.lines[e] = line
+		}
+		lines = append(lines, line)
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n") + "\n" + w.normal(s.engine.String())
+}
+
+func (w *world) digest(s state) string {
+	sum := sha256.Sum256([]byte(w.describe(s)))
+	return hex.EncodeToString(sum[:])
+}
+
+// plainEngine is a copy engine whose every file is a point of the process.
+type plainEngine struct{ p *process }
+
+func (plainEngine) Name() string { return "plain" }
+
+func (e plainEngine) Save(ctx context.Context, tree, store *os.Root, index int, skipped func(path, reason string), p copyengine.Progress) (copyengine.Content, error) {
+	c := copyengine.Content{File: fmt.Sprint(index, ".plain")}
+	var all []entry
+	err := fs.WalkDir(tree.FS(), ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == "." {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		one := entry{path: path, mode: info.Mode()}
+		if d.Type().IsRegular() {
+			data, err := tree.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			one.data = string(data)
+			c.Bytes += int64(len(data))
+		}
+		c.Files++
+		all = append(all, one)
+		return nil
+	})
+	if err != nil {
+		return c, err
+	}
+	var lines []string
+	for _, one := range all {
+		data, err := json.Marshal([]any{one.path, one.mode, one.data})
+		if err != nil {
+			return c, err
+		}
+		lines = append(lines, string(data))
+	}
+	data := []byte(strings.Join(lines, "\n"))
+	sum := sha256.Sum256(data)
+	c.SHA256, c.Stored = hex.EncodeToString(sum[:]), int64(len(data))
+	return c, e.file(store, c.File, data, 0o600)
+}
+
+func (plainEngine) read(store *os.Root, c copyengine.Content) ([]byte, error) {
+	data, err := store.ReadFile(c.File)
+	if err != nil {
+		return nil, err
+	}
+	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != c.SHA256 {
+		return nil, fault.New(fault.Corrupt, "read %s: checksum differs", c.File)
+	}
+	return data, nil
+}
+
+func (e plainEngine) Verify(ctx context.Context, store *os.Root, c copyengine.Content, p copyengine.Progress) error {
+	_, err := e.read(store, c)
+	return err
+}
+
+func (e plainEngine) Load(ctx context.Context, store *os.Root, c copyengine.Content, tree *os.Root, p copyengine.Progress) error {
+	data, err := e.read(store, c)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(data)) {
+		var path, content string
+		var mode fs.FileMode
+		if err := json.Unmarshal([]byte(line), &[]any{&path, &mode, &content}); err != nil {
+			return err
+		}
+		if mode.IsDir() {
+			err = e.mkdir(tree, path, mode.Perm())
+		} else {
+			err = e.file(tree, path, []byte(content), mode.Perm())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// at gives the path of a directory that is open as a root.
+func at(root *os.Root) (string, error) {
+	f, err := root.Open(".")
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+}
+
+// file writes one file, unsynced, as a step of the process.
+func (e plainEngine) file(root *os.Root, name string, data []byte, mode fs.FileMode) error {
+	return e.unsynced(root, name, durable.Step{Op: durable.OpCreate, Data: data, Mode: mode}, func() error {
+		return root.WriteFile(name, data, mode)
+	})
+}
+
+func (e plainEngine) mkdir(root *os.Root, name string, mode fs.FileMode) error {
+	return e.unsynced(root, name, durable.Step{Op: durable.OpMkdir, Mode: mode}, func() error {
+		return root.Mkdir(name, mode)
+	})
+}
+
+func (e plainEngine) unsynced(root *os.Root, name string, s durable.Step, do func() error) error {
+	dir, err := at(root)
+	if err != nil {
+		return err
+	}
+	s.Dir, s.Name = filepath.Dir(filepath.Join(dir, name)), filepath.Base(name)
+	if err := e.p.step(s); err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	s.Done = true
+	return e.p.step(s)
+}
+
+// content reads what the test wrote into a volume's tree, whole: a tree with
+// anything but that is no tree of either side.
+func content(tree string) (string, error) {
+	a, err := os.ReadFile(filepath.Join(tree, "content"))
+	if err != nil {
+		return "", err
+	}
+	b, err := os.ReadFile(filepath.Join(tree, "deep", "content"))
+	if err != nil {
+		return "", err
+	}
+	if string(a) != string(b) {
+		return "", fmt.Errorf("torn: %q and %q", a, b)
+	}
+	return string(a), nil
+}
+
+// fill writes a volume's content.
+func fill(t *testing.T, tree, word string) {
+	t.Helper()
+	assert.NilError(t, os.MkdirAll(filepath.Join(tree, "deep"), 0o750))
+	for _, name := range []string{"content", "deep/content"} {
+		assert.NilError(t, os.WriteFile(filepath.Join(tree, name), []byte(word), 0o640))
+	}
+}
+
+// workload makes a project with that many volumes: a database that all depend
+// on, readers, a container that is down, one of another project, and a paused
+// one.
+func (w *world) workload(volumes int) {
+	w.t.Helper()
+	var names []string
+	for i := range volumes {
+		name := fmt.Sprintf("shop_v%d", i)
+		names = append(names, name)
+		fill(w.t, w.e.AddVolume(w.t, restore.Volume{Name: name, Labels: map[string]string{
+			"com.docker.compose.project": "shop", "com.docker.compose.volume": fmt.Sprintf("v%d", i),
+		}}), "first")
+	}
+	last := names[len(names)-1]
+	for _, c := range []struct {
+		id, service, project, depends, state, policy string
+		health                                       bool
+		volumes                                      []string
+	}{
+		{"c-db", "db", "shop", "", "running", "always", true, names[:1]},
+		{"c-web", "web", "shop", "db:service_healthy:false", "running", "unless-stopped", false, names},
+		{"c-idle", "idle", "shop", "", "exited", "no", false, names},
+		{"c-paused", "paused", "shop", "", "paused", "no", false, []string{last}},
+		{"c-other", "app", "other", "", "running", "on-failure", false, []string{last}},
+	} {
+		made := restore.Container{
+			ID: c.id, Name: c.id[2:], Image: c.service, ImageID: "sha256:" + c.service, State: c.state,
+			HealthCheck: c.health, Policy: journal.Policy{Name: c.policy},
+			Labels: map[string]string{
+				"com.docker.compose.project": c.project, "com.docker.compose.service": c.service,
+				"com.docker.compose.depends_on": c.depends,
+			},
+		}
+		if c.policy == "on-failure" {
+			made.Policy.Retries = 3
+		}
+		for _, v := range c.volumes {
+			made.Mounts = append(made.Mounts, restore.Mount{Name: v, Target: "/" + v})
+		}
+		w.e.AddContainer(w.t, made, nil)
+	}
+}
+
+// trees gives the live trees' paths by volume.
+func (w *world) trees() map[string]string {
+	w.t.Helper()
+	out := map[string]string{}
+	all, err := os.ReadDir(filepath.Join(w.e.DataRoot(), "volumes"))
+	assert.NilError(w.t, err)
+	for _, v := range all {
+		out[v.Name()] = filepath.Join(w.e.DataRoot(), "volumes", v.Name(), "_data")
+	}
+	return out
+}
