@@ -111,7 +111,7 @@ func stamp(t time.Time) string {
 
 // names joins names, cut where a table would get too wide.
 func names(list []string, o Options) string {
-	const width = 40
+	const width = 30
 	text := strings.Join(list, ", ")
 	if o.NoTrunc {
 		return text

@@ -48,12 +48,19 @@ func (r *snapshotRow) ID() string          { return r.s.ID }
 func (r *snapshotRow) Name() string        { return r.s.Name }
 func (r *snapshotRow) Kind() string        { return string(r.s.Kind) }
 func (r *snapshotRow) Project() string     { return r.s.Project }
-func (r *snapshotRow) Size() string        { return Size(r.s.Bytes()) }
 func (r *snapshotRow) Stored() string      { return Size(r.s.Stored()) }
 func (r *snapshotRow) Created() string     { return ago(r.o.Now, r.s.Created) }
 func (r *snapshotRow) CreatedAt() string   { return stamp(r.s.Created) }
 func (r *snapshotRow) Consistency() string { return string(r.s.Consistency) }
 func (r *snapshotRow) Operation() string   { return r.s.Operation }
+
+// Size is not known of kept trees: nobody counted them.
+func (r *snapshotRow) Size() string {
+	if n := r.s.Bytes(); n > 0 || r.s.Kind != snapshot.Safety {
+		return Size(n)
+	}
+	return "N/A"
+}
 
 // Pause is how long the workload stood still, "" where it did not.
 func (r *snapshotRow) Pause() string {

@@ -44,7 +44,9 @@ func (p *plain) Event(e event.Event) {
 	case event.Phase:
 		p.phase = e.Phase
 		p.volumes = map[string]*plainVolume{}
-		p.line("%s", heading(e.Phase))
+		if text := heading(e.Phase); text != "" {
+			p.line("%s", text)
+		}
 	case event.Progress:
 		p.progress(e)
 	case event.Container:

@@ -25,12 +25,14 @@ package progress
 import (
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"github.com/vbauerster/mpb/v8"
 
 	"github.com/snaprestore/snaprestore/restore/event"
 )
@@ -105,13 +107,23 @@ func New(m Mode, w io.Writer, terminal bool, now func() time.Time) Display {
 	}
 	switch m {
 	case TTY:
-		return newTTY(w)
+		// Drawing goes on where the terminal is not seen to be one.
+		return newTTY(screen(w), mpb.WithAutoRefresh())
 	case JSON:
 		return newJSON(w, now)
 	case Quiet:
 		return quiet{}
 	}
 	return newPlain(w)
+}
+
+// screen finds the file below a stream of the docker CLI. The bars' library
+// learns the width of a terminal, and its changes, from a file only.
+func screen(w io.Writer) io.Writer {
+	if s, ok := w.(interface{ FD() uintptr }); ok && s.FD() == os.Stderr.Fd() {
+		return os.Stderr
+	}
+	return w
 }
 
 type quiet struct{}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/vbauerster/mpb/v8"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/golden"
 
@@ -51,6 +50,7 @@ func operation() (list []event.Event) {
 		}
 	}
 	say(0, event.Event{Type: event.Phase, Phase: "a phase of a newer agent"})
+	say(0, event.Event{Type: event.Phase, Phase: "done"})
 	say(0, event.Event{Type: event.Phase, Phase: "start"})
 	say(0, event.Event{Type: event.Container, Container: "shop-db-1", Status: "starting"})
 	return list
@@ -113,7 +113,7 @@ var escapes = regexp.MustCompile("\x1b\\[[0-9;?]*[A-Za-z]")
 // in this order; whatever was drawn while it moved.
 func TestTTYLeavesTheStory(t *testing.T) {
 	var out bytes.Buffer
-	d := newTTY(&out, mpb.WithAutoRefresh(), mpb.WithWidth(100))
+	d := New(TTY, &out, false, clock)
 	for _, e := range operation() {
 		d.Event(e)
 	}

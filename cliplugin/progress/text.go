@@ -76,21 +76,23 @@ func (t *track) done() string {
 
 // headings are what the phases of the operations are called.
 var headings = map[string]string{
-	"plan":    "Planning",
-	"verify":  "Verifying the snapshot",
-	"copy":    "Copying",
-	"pause":   "Pausing",
-	"unpause": "Resuming",
-	"stage":   "Staging the new data",
-	"stop":    "Stopping",
-	"fence":   "Fencing the volumes off",
-	"commit":  "Deciding",
-	"switch":  "Switching",
-	"start":   "Starting",
-	"health":  "Waiting for health",
+	"verify":    "Verifying the snapshot",
+	"lock":      "Locking",
+	"pause":     "Pausing",
+	"copy":      "Copying",
+	"unpause":   "Resuming",
+	"stage":     "Staging the new data",
+	"sync":      "Writing to disk",
+	"stop":      "Stopping",
+	"fence":     "Fencing the volumes off",
+	"commit":    "Deciding",
+	"switch":    "Switching to the new data",
+	"start":     "Starting",
+	"roll back": "Rolling back",
+	"done":      "", // the result says so
 }
 
-// heading is what a phase is called.
+// heading is what a phase is called, "" where it is not worth a line.
 func heading(phase string) string {
 	if text, ok := headings[phase]; ok {
 		return text

@@ -50,7 +50,9 @@ func (t *tty) Event(e event.Event) {
 		}
 	case event.Phase:
 		t.end()
-		t.print(heading(e.Phase))
+		if text := heading(e.Phase); text != "" {
+			t.print(text)
+		}
 	case event.Progress:
 		t.volume(e)
 	case event.Container:
