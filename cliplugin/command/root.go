@@ -83,6 +83,7 @@ func newRoot(c *client) *cobra.Command {
 		newRecoverCommand(c),
 		newExportCommand(c),
 		newImportCommand(c),
+		newAdoptCommand(c),
 		newVerifyCommand(c),
 		newDoctorCommand(c),
 		newVersionCommand(c),

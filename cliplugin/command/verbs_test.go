@@ -57,6 +57,11 @@ func TestVerbs(t *testing.T) {
 		{name: "create-bad-consistency", args: "create -p shop --consistency freeze", exit: 1},
 		{name: "create-bad-label", args: "create -p shop --stop-timeout soon", exit: 1},
 		{name: "create-file-and-project", args: "create -f compose.yaml -p shop", exit: 1},
+		{name: "adopt", args: "adopt shop_db shop_files", agent: fakeAgent{result: []plan.Adopted{
+			{Operation: operationID, Volume: "shop_db", From: "local", To: "snaprestore:latest", Project: "shop", Key: "db"},
+			{Operation: operationID, Volume: "shop_files", From: "local", To: "snaprestore:latest", Project: "shop", Key: "files"},
+		}}},
+		{name: "adopt-nothing", args: "adopt", exit: 1},
 		{name: "ls", args: "ls", agent: fakeAgent{result: list}},
 		{name: "ls-no-trunc", args: "ls --no-trunc", agent: fakeAgent{result: list}},
 		{name: "ls-quiet", args: "ls -q", agent: fakeAgent{result: list}},
