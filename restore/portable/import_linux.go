@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path"
 	"sort"
 	"strings"
 	"time"
@@ -243,13 +244,19 @@ func (im *importer) fromDescription(lines map[int]line) (snapshot.Snapshot, erro
 	if err != nil {
 		return snapshot.Snapshot{}, err
 	}
+	if err := printable(&snap); err != nil {
+		return snapshot.Snapshot{}, err
+	}
+	if now := time.Now().UTC(); snap.Created.After(now) {
+		snap.Created = now // or it would be the latest for ever
+	}
 	if len(lines) != len(snap.Volumes) {
 		return snapshot.Snapshot{}, corrupt("read archive: %s lists %d volumes, %s %d", Manifest, len(lines), snapshot.File, len(snap.Volumes))
 	}
 	for i := range snap.Volumes {
 		v := &snap.Volumes[i]
 		l, ok := lines[i]
-		if !ok || l.Target != target(*v) {
+		if at := target(*v); !ok || l.Target != at && l.Target != path.Clean(at) {
 			return snapshot.Snapshot{}, corrupt("read archive: %s and %s disagree about volume %d", Manifest, snapshot.File, i)
 		}
 		if c := im.stored[i]; v.Engine != snapshot.Tree && (c.Files != v.Files || c.Bytes != v.Bytes) {
@@ -268,4 +275,28 @@ func (im *importer) fromDescription(lines map[int]line) (snapshot.Snapshot, erro
 		snap.Name = ""
 	}
 	return snap, nil
+}
+
+// printable refuses a description whose names would play with a terminal.
+func printable(snap *snapshot.Snapshot) error {
+	texts := []string{snap.Project, string(snap.Consistency), snap.Tool, snap.Engine}
+	for _, v := range snap.Volumes {
+		texts = append(texts, v.Name, v.Driver, v.Key, v.Scope)
+		for _, u := range v.Uses {
+			texts = append(texts, u.Container, u.Service, u.Target)
+		}
+	}
+	for _, c := range snap.Containers {
+		texts = append(texts, c.Name, c.Service, c.Image, c.ImageID)
+		texts = append(texts, c.Digests...)
+	}
+	for _, k := range snap.Skipped {
+		texts = append(texts, k.What, k.Reason)
+	}
+	for _, text := range texts {
+		if strings.ContainsFunc(text, isControl) {
+			return corrupt("read %s: control characters in %.100q", snapshot.File, text)
+		}
+	}
+	return nil
 }

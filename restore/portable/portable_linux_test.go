@@ -31,7 +31,7 @@ const (
 	idB = "bbbbbbbbbbbb"
 )
 
-var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+var noon = time.Date(2024, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func openStore(t testing.TB, path string) *snapshot.Store {
 	t.Helper()
@@ -427,6 +427,7 @@ func hostile(t testing.TB) map[string]struct {
 		"more volumes described":       {about(func(s *snapshot.Snapshot) { v := s.Volumes[0]; v.File = "1.tar.zst"; s.Volumes = append(s.Volumes, v) }), "lists 1 volumes, snapshot.json 2"},
 		"another target described":     {about(func(s *snapshot.Snapshot) { s.Volumes[0].Uses[0].Target = "/etc" }), "disagree"},
 		"another size described":       {about(func(s *snapshot.Snapshot) { s.Volumes[0].Bytes = 2 }), "1 files of 1 bytes"},
+		"a name that moves the cursor": {about(func(s *snapshot.Snapshot) { s.Volumes[0].Name = "v\x1b[2J" }), "control characters"},
 		"a description of rubbish":     {with(head(snapshot.File, tar.TypeReg, "{}"), root), "checksum"},
 		"a description that is a link": {with(head(snapshot.File, tar.TypeSymlink, "/etc/passwd"), root), "not a plain file"},
 	}
@@ -589,6 +590,11 @@ func TestWhatAnArchiveSaysOfItselfDoesNotReachOut(t *testing.T) {
 		})
 		assert.Equal(t, snap.Volumes[0].Tree+snap.Name+snap.Operation, "")
 		assert.Equal(t, snap.Kind, snapshot.Imported)
+	})
+	t.Run("a date to come is today's", func(t *testing.T) {
+		before := time.Now()
+		snap := bringDescribed(s, func(snap *snapshot.Snapshot) { snap.Created = noon.AddDate(7000, 0, 0) })
+		assert.Check(t, !snap.Created.Before(before) && !snap.Created.After(time.Now()), "%v", snap.Created)
 	})
 	t.Run("a name is kept where it is free", func(t *testing.T) {
 		named := func(snap *snapshot.Snapshot) { snap.Name = "before-upgrade" }

@@ -41,6 +41,47 @@ func TestADescriptionWithAnyBitFlippedOrTornIsNotBelieved(t *testing.T) {
 	}
 }
 
+func TestADescriptionThatBreaksARuleIsNotBelieved(t *testing.T) {
+	tree := func(snap *Snapshot) *Volume { *snap = safety(idA, idB); return &snap.Volumes[0] }
+	for name, breaks := range map[string]func(*Snapshot){
+		"no id":                      func(s *Snapshot) { s.ID = "" },
+		"an id that is a path":       func(s *Snapshot) { s.ID = "../aaaaaaaaa" },
+		"no date":                    func(s *Snapshot) { s.Created = time.Time{} },
+		"an unknown kind":            func(s *Snapshot) { s.Kind = "other" },
+		"a name that is reserved":    func(s *Snapshot) { s.Name = Latest },
+		"safety without operation":   func(s *Snapshot) { tree(s); s.Operation = "" },
+		"safety with a common name":  func(s *Snapshot) { tree(s); s.Name = "mine" },
+		"safety of another one":      func(s *Snapshot) { tree(s); s.Operation = idC },
+		"safety with an archive":     func(s *Snapshot) { v := s.Volumes; tree(s); s.Volumes = v },
+		"a volume without a name":    func(s *Snapshot) { s.Volumes[0].Name = "" },
+		"a volume without an engine": func(s *Snapshot) { s.Volumes[0].Engine = "" },
+		"a size below zero":          func(s *Snapshot) { s.Volumes[0].Stored = -1 },
+		"a tree in a made one":       func(s *Snapshot) { v := tree(s); *s = made(idA, "", "", 0); s.Volumes[0] = *v },
+		"a tree beside a file":       func(s *Snapshot) { s.Volumes[0].Tree = "/etc" },
+		"a file beside a tree":       func(s *Snapshot) { tree(s).File = "0.tar.zst" },
+		"a tree that is relative":    func(s *Snapshot) { tree(s).Tree = "etc" },
+		"a tree that climbs":         func(s *Snapshot) { tree(s).Tree = "/volumes/../etc" },
+		"a tree with a NUL":          func(s *Snapshot) { tree(s).Tree = "/a\x00b" },
+		"no file":                    func(s *Snapshot) { s.Volumes[0].File = "" },
+		"a file that climbs":         func(s *Snapshot) { s.Volumes[0].File = ".." },
+		"a file that is a path":      func(s *Snapshot) { s.Volumes[0].File = "/etc/passwd" },
+		"a file below":               func(s *Snapshot) { s.Volumes[0].File = "a/b" },
+		"a file that is hidden":      func(s *Snapshot) { s.Volumes[0].File = ".a" },
+		"the description as a file":  func(s *Snapshot) { s.Volumes[0].File = File },
+		"one file for two volumes":   func(s *Snapshot) { s.Volumes = append(s.Volumes, s.Volumes[0]) },
+		"a checksum that is none":    func(s *Snapshot) { s.Volumes[0].SHA256 = "abc" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			snap := made(idA, "", "", 0)
+			breaks(&snap)
+			data, err := Encode(snap)
+			assert.NilError(t, err)
+			_, err = Decode(data)
+			assert.Assert(t, fault.Is(err, fault.Corrupt), "%v", err)
+		})
+	}
+}
+
 func TestWhatIsNotASnapshotOfOursIsRefusedAndTheOthersListed(t *testing.T) {
 	path := t.TempDir()
 	s := open(t, path, nil)

@@ -305,12 +305,11 @@ func (s *Store) Sweep(busy func(id string) bool) error {
 			return err
 		}
 		for _, name := range names {
-			id, ok := hiddenID(name, removed)
-			if ok {
+			if _, ok := hiddenID(name, removed); ok {
 				gone = append(gone, name)
 				continue
 			}
-			id, ok = hiddenID(name, partial)
+			id, ok := hiddenID(name, partial)
 			if !ok || busy(id) {
 				continue
 			}
