@@ -181,7 +181,7 @@ func (r *Reader) extend(h *header, x *extension) (more bool, err error) {
 	if err := r.skip(padding(size)); err != nil {
 		return false, r.broken(err)
 	}
-	x.any = flag != 'g'
+	x.any = x.any || flag != 'g'
 	switch flag {
 	case 'L':
 		x.name = cString(data)
@@ -212,11 +212,12 @@ func cString(b []byte) string {
 }
 
 // ignored tells whether a record says nothing that a restored tree shows: the
-// names of owners, whose numbers count, times that cannot be set, comments.
+// names of owners, whose numbers count, times that cannot be set, flags of the
+// file system that the archive was made on, comments.
 func ignored(key string) bool {
 	switch key {
 	case "atime", "ctime", "comment", "charset", "hdrcharset", "uname", "gname",
-		"SCHILY.dev", "SCHILY.ino", "SCHILY.nlink", "SCHILY.realsize", "LIBARCHIVE.creationtime":
+		"SCHILY.dev", "SCHILY.ino", "SCHILY.nlink", "SCHILY.realsize", "SCHILY.fflags", "LIBARCHIVE.creationtime":
 		return true
 	}
 	// libarchive writes each attribute a second time under this prefix.
@@ -335,8 +336,8 @@ func (r *Reader) numbers(h *header) (size int64, err error) {
 	e.GID = uint32(read(fGID, "group", 1<<32-2))
 	size = read(fSize, "size", 1<<62)
 	if flag := h.bytes(fType)[0]; flag == '3' || flag == '4' {
-		e.Major = uint32(read(fMajor, "device number", 1<<32-1))
-		e.Minor = uint32(read(fMinor, "device number", 1<<32-1))
+		e.Major = uint32(read(fMajor, "device number", 1<<12-1)) // as the kernel has them
+		e.Minor = uint32(read(fMinor, "device number", 1<<20-1))
 	}
 	if err != nil {
 		return 0, err

@@ -106,25 +106,26 @@ func (t *tee) Read(p []byte) (int, error) {
 
 // Open opens the stored content c in store. A missing file is damage.
 func Open(store *os.Root, c copyengine.Content) (*Input, error) {
-	f, err := store.Open(c.File)
-	if errors.Is(err, os.ErrNotExist) {
+	st, err := store.Lstat(c.File) // first, since to open a fifo may block
+	switch {
+	case errors.Is(err, os.ErrNotExist):
 		return nil, fault.New(fault.Corrupt, "read archive: %w", err)
+	case err != nil:
+		return nil, fmt.Errorf("read archive: %w", err)
+	case !st.Mode().IsRegular():
+		return nil, fault.New(fault.Corrupt, "read archive %s: it is not a file", c.File)
+	case st.Size() != c.Stored:
+		return nil, fault.New(fault.Corrupt, "read archive %s: it has %d bytes, %d were stored", c.File, st.Size(), c.Stored)
 	}
+	f, err := store.Open(c.File)
 	if err != nil {
 		return nil, fmt.Errorf("read archive: %w", err)
 	}
 	in := &Input{want: c, f: f, tee: &tee{r: f, sum: sha256.New()}}
-	st, err := f.Stat()
-	if err == nil && st.Size() != c.Stored {
-		err = fault.New(fault.Corrupt, "read archive %s: it has %d bytes, %d were stored", c.File, st.Size(), c.Stored)
-	}
-	if err == nil {
-		limits := Limits{}.withDefaults()
-		limits.Entries = max(limits.Entries, 2*c.Files) // our own file, checked by its sum
-		limits.Bytes = max(limits.Bytes, c.Bytes)
-		in.Reader, err = NewReader(in.tee, limits)
-	}
-	if err != nil {
+	limits := Limits{}.withDefaults()
+	limits.Entries = max(limits.Entries, 2*c.Files) // our own file, checked by its sum
+	limits.Bytes = max(limits.Bytes, c.Bytes)
+	if in.Reader, err = NewReader(in.tee, limits); err != nil {
 		f.Close()
 		return nil, err
 	}

@@ -100,6 +100,9 @@ func (w *walker) directory(l *level, st *unix.Statx_t, depth int) error {
 		return nil
 	}
 	entries, err := list(l.fd)
+	if errors.Is(err, unix.ENOENT) {
+		return nil // it was removed since
+	}
 	if err != nil {
 		return pathErr("list", l.path, err)
 	}

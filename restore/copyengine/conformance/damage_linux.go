@@ -78,7 +78,7 @@ func (s suite) findsTruncation(t *testing.T) {
 
 func (s suite) findsFlippedBits(t *testing.T) {
 	p, c, whole := s.corruptible(t)
-	for i := 0; i < len(whole); i += 1 + i/40 {
+	for i := 0; i < len(whole); i += 1 + i/16 {
 		damaged := append([]byte(nil), whole...)
 		damaged[i] ^= 1 << (i % 8)
 		p.refused(c, damaged, "bit %d of byte %d of %d flipped", i%8, i, len(whole))
