@@ -22,14 +22,6 @@ var capabilities = []struct {
 	{unix.CAP_FOWNER, "CAP_FOWNER", "delete in directories with the sticky bit"},
 }
 
-// Capabilities names those that an engine must add to a plugin's own.
-func Capabilities() (names []string) {
-	for _, c := range capabilities[:2] {
-		names = append(names, c.name)
-	}
-	return names
-}
-
 // dropCapabilities gives up everything but the capabilities above, in every
 // thread of the process.
 func dropCapabilities() error {

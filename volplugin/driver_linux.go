@@ -20,12 +20,6 @@ import (
 
 // Times of the driver.
 const (
-	// MountWait is how long a Mount waits for an operation. The engine gives
-	// a plugin that is enabled with CallTimeout longer than that.
-	MountWait = 100 * time.Second
-	// CallTimeout is what the plugin must be enabled with: it bounds every
-	// later call (measured, 28.5).
-	CallTimeout = 130 * time.Second
 	// deadWait is how long a Mount waits for an operation that no process
 	// works on: long enough for an agent that is started again, short enough
 	// for an engine that starts and waits for its containers.
@@ -74,7 +68,7 @@ var errNotReady = errors.New("not ready")
 // Open opens the state root, which must exist, and takes the mount paths over.
 func Open(c Config) (*Driver, error) {
 	if c.Wait == 0 {
-		c.Wait = MountWait
+		c.Wait = volume.MountWait
 	}
 	d := &Driver{config: c, leases: leases{}}
 	if err := d.openRoot(); err != nil {

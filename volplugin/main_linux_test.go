@@ -32,7 +32,7 @@ const (
 // they mount is left or seen on the machine.
 func TestMain(m *testing.M) {
 	if args := os.Getenv(asProgram); args != "" {
-		os.Exit(Main(strings.Fields(args), os.Stderr))
+		os.Exit(beProgram(strings.Fields(args)))
 	}
 	if path := os.Getenv(asContainer); path != "" {
 		os.Exit(beContainer(path))
@@ -52,6 +52,16 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	os.Exit(cmd.ProcessState.ExitCode())
+}
+
+// beProgram is the driver as an engine runs it: its first argument is what the
+// engine binds, with all that is mounted there, onto the second.
+func beProgram(args []string) int {
+	if err := unix.Mount(args[0], args[1], "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		fmt.Println("bind mount paths:", err)
+		return 1
+	}
+	return Main(args[2:], os.Stderr)
 }
 
 // beContainer binds path in a namespace that only receives mounts, as a

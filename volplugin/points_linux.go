@@ -33,17 +33,31 @@ const (
 // errUnseen says that a bind does not reach the engine's mount namespace.
 var errUnseen = errors.New("the mount does not reach the engine")
 
-// openPoints puts a fresh file system for paths onto dir. Whatever an earlier
-// driver left there is taken away first: containers that run have mounts of
-// their own, and one that is being started fails for lack of its path.
+// fileSystem is the source that the driver's small file systems name.
+const fileSystem = "snaprestore"
+
+// step is one mount(2).
+type step struct {
+	source, target, fstype string
+	flags                  uintptr
+	data                   string
+}
+
+// openPoints makes dir ready. Whatever an earlier driver mounted below it is
+// taken away first: containers that run have mounts of their own, and one that
+// is being started fails for lack of its path.
 //
 // The engine may take away the mount that it has just made for the driver,
 // when it was killed and started again (measured, 20.10): hence a file system
 // of the driver's own, whose arrival in the engine's namespace is checked.
+// After the death of a driver alone that file system is what the engine hands
+// to the next one, so it is used again: what would be mounted beside it would
+// not reach the engine (measured, 20.10).
 func openPoints(dir, work, proc string) (*points, error) {
 	p := &points{dir: dir, making: filepath.Join(work, makingName), proc: proc}
 	sealed := filepath.Join(work, sealedName)
-	if err := p.clear(); err != nil {
+	there, err := p.clear()
+	if err != nil {
 		return nil, fmt.Errorf("clear mount paths: %w", err)
 	}
 	for _, path := range []string{p.making, sealed} {
@@ -54,47 +68,54 @@ func openPoints(dir, work, proc string) (*points, error) {
 			return nil, fmt.Errorf("make mount paths: %w", err)
 		}
 	}
-	for _, step := range []struct {
-		source, target, fstype string
-		flags                  uintptr
-		data                   string
-	}{
-		{"snaprestore", p.making, "tmpfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "mode=0711,size=16m"},
-		{"", p.making, "", unix.MS_PRIVATE, ""},
+	const safe = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	steps := []step{
+		{source: fileSystem, target: p.making, fstype: "tmpfs", flags: safe, data: "mode=0711,size=16m"},
+		{target: p.making, flags: unix.MS_PRIVATE},
 		// The flag must be on the mount before it is bound where others see
 		// it: a later change of it would not reach them.
-		{p.making, sealed, "", unix.MS_BIND, ""},
-		{"", sealed, "", unix.MS_PRIVATE, ""},
-		{"", sealed, "", unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY, ""},
-		{sealed, p.dir, "", unix.MS_BIND, ""},
-	} {
-		if err := unix.Mount(step.source, step.target, step.fstype, step.flags, step.data); err != nil {
-			return nil, fmt.Errorf("make mount paths: mount %s: %w", step.target, err)
+		{source: p.making, target: sealed, flags: unix.MS_BIND},
+		{target: sealed, flags: unix.MS_PRIVATE},
+		{target: sealed, flags: unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY | safe},
+		{source: sealed, target: p.dir, flags: unix.MS_BIND},
+	}
+	if there {
+		steps = []step{
+			{source: p.dir, target: p.making, flags: unix.MS_BIND},
+			{target: p.making, flags: unix.MS_PRIVATE},
+			{target: p.making, flags: unix.MS_REMOUNT | unix.MS_BIND | safe},
+		}
+	}
+	for _, s := range steps {
+		if err := unix.Mount(s.source, s.target, s.fstype, s.flags, s.data); err != nil {
+			return nil, fmt.Errorf("make mount paths: mount %s: %w", s.target, err)
 		}
 	}
 	return p, nil
 }
 
-// clear takes away every mount on and below dir, but for the one that the
-// engine itself put there.
-func (p *points) clear() error {
+// clear takes away every mount below dir, and reports whether dir itself is
+// the file system of an earlier driver.
+func (p *points) clear() (there bool, err error) {
 	for {
 		mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(p.dir))
 		if err != nil {
-			return err
+			return false, err
 		}
-		top := ""
+		below := ""
 		for _, m := range mounts {
-			ours := m.Mountpoint != p.dir || (m.FSType == "tmpfs" && m.Source == "snaprestore")
-			if ours && len(m.Mountpoint) >= len(top) {
-				top = m.Mountpoint
+			switch {
+			case m.Mountpoint == p.dir: // the last one covers the others
+				there = m.FSType == "tmpfs" && m.Source == fileSystem
+			case len(m.Mountpoint) >= len(below):
+				below = m.Mountpoint
 			}
 		}
-		if top == "" {
-			return nil
+		if below == "" {
+			return there, nil
 		}
-		if err := unix.Unmount(top, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-			return fmt.Errorf("unmount %s: %w", top, err)
+		if err := unix.Unmount(below, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return false, fmt.Errorf("unmount %s: %w", below, err)
 		}
 	}
 }

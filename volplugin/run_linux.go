@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,18 +19,7 @@ import (
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/journal/durable"
 	"github.com/snaprestore/snaprestore/restore/build"
-)
-
-// Program is the name under which the binary is the driver.
-const Program = "snaprestored"
-
-// Paths of a managed plugin, inside its own root. The engine joins the last
-// component of Socket to the folder where it looks for it.
-const (
-	ManagedPoints = "/mnt/snaprestore"
-	ManagedWork   = "/run/snaprestore"
-	SocketFolder  = "/run/docker/plugins"
-	SocketName    = "snaprestore.sock"
+	"github.com/snaprestore/snaprestore/restore/volume"
 )
 
 // earliestEnd is how long a process lives at least: an engine leaves a plugin
@@ -54,7 +44,7 @@ func Main(args []string, stderr io.Writer) int {
 	started := time.Now()
 	var o options
 	cmd := &cobra.Command{
-		Use:   Program + " [OPTIONS]",
+		Use:   volume.Program + " [OPTIONS]",
 		Short: "Volume driver of docker snaprestore",
 		Long: "Serves Docker's volume protocol. The engine runs it as a managed plugin (docker snaprestore install);\n" +
 			"as a service of the host it is started before the engine.",
@@ -65,11 +55,11 @@ func Main(args []string, stderr io.Writer) int {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), o) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.config.Root, "root", "/var/lib/docker/snaprestore", "State root: the folder snaprestore in the engine's data root")
-	flags.StringVar(&o.config.Points, "mounts", "/run/snaprestore/mnt", "Directory at whose entries the volumes are mounted")
-	flags.StringVar(&o.config.Work, "work", "/run/snaprestore/work", "Directory for mounts of the driver's own")
-	flags.StringVar(&o.socket, "socket", filepath.Join(SocketFolder, SocketName), "Socket on which the engine calls")
-	flags.BoolVar(&o.managed, "managed", false, "The process has a mount namespace of its own, made by the engine")
+	flags.StringVar(&o.config.Root, name(volume.RootFlag), "/var/lib/docker/snaprestore", "State root: the folder snaprestore in the engine's data root")
+	flags.StringVar(&o.config.Points, name(volume.MountsFlag), "/run/snaprestore/mnt", "Directory at whose entries the volumes are mounted")
+	flags.StringVar(&o.config.Work, name(volume.WorkFlag), "/run/snaprestore/work", "Directory for mounts of the driver's own")
+	flags.StringVar(&o.socket, name(volume.SocketFlag), filepath.Join(volume.SocketFolder, volume.SocketName), "Socket on which the engine calls")
+	flags.BoolVar(&o.managed, name(volume.ManagedFlag), false, "The process has a mount namespace of its own, made by the engine")
 	o.config.Proc = "/proc"
 	cmd.SetArgs(args)
 	cmd.SetErr(stderr)
@@ -82,7 +72,7 @@ func Main(args []string, stderr io.Writer) int {
 	if err == nil || ctx.Err() != nil {
 		return 0
 	}
-	log.Printf("%s: %v", Program, err)
+	log.Printf("%s: %v", volume.Program, err)
 	if early := earliestEnd - time.Since(started); early > 0 {
 		select {
 		case <-ctx.Done():
@@ -92,8 +82,14 @@ func Main(args []string, stderr io.Writer) int {
 	return 1
 }
 
+// name is a flag without its dashes.
+func name(flag string) string { return strings.TrimLeft(flag, "-") }
+
 // run serves until ctx ends or something fails that only another start mends.
 func run(ctx context.Context, o options) error {
+	if o.managed {
+		log.SetOutput(os.Stdout) // the engine takes the other for errors
+	}
 	if !filepath.IsAbs(o.config.Root) {
 		return fmt.Errorf("state root %s: not an absolute path", o.config.Root)
 	}
@@ -128,7 +124,7 @@ func run(ctx context.Context, o options) error {
 	defer d.Close()
 	d.Settle(ctx)
 	s.Ready(d)
-	log.Printf("%s %s serves the volumes in %s", Program, build.Version, o.config.Root)
+	log.Printf("%s %s serves the volumes in %s", volume.Program, build.Version, o.config.Root)
 
 	reap := time.NewTicker(reapInterval)
 	defer reap.Stop()
@@ -165,10 +161,10 @@ func alone(ctx context.Context, root string) (*journal.Held, error) {
 	}
 	defer j.Close()
 	held, err := j.Locks().Lock(ctx, journal.Exclusive("driver"),
-		journal.Holder{Kind: Program, Since: time.Now().UTC()}, predecessorWait)
+		journal.Holder{Kind: volume.Program, Since: time.Now().UTC()}, predecessorWait)
 	var locked *journal.LockedError
 	if errors.As(err, &locked) {
-		return nil, fmt.Errorf("another %s serves the volumes in %s", Program, root)
+		return nil, fmt.Errorf("another %s serves the volumes in %s", volume.Program, root)
 	}
 	return held, err
 }

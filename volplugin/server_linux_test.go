@@ -176,13 +176,15 @@ type program struct {
 
 func (s *stage) start(t *testing.T) *program {
 	t.Helper()
-	socket := filepath.Join(s.config.Work, "..", "socket")
+	base := filepath.Dir(s.config.Root)
+	socket, own := filepath.Join(base, "socket"), filepath.Join(base, "own")
+	assert.NilError(t, os.MkdirAll(own, 0o700))
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), asProgram+"="+strings.Join([]string{
-		"--root", s.config.Root, "--mounts", s.config.Points, "--work", s.config.Work, "--socket", socket}, " "))
+	cmd.Env = append(os.Environ(), asProgram+"="+strings.Join([]string{s.config.Points, own,
+		"--root", s.config.Root, "--mounts", own, "--work", s.config.Work, "--socket", socket}, " "))
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	assert.NilError(t, cmd.Start())
 	p := &program{cmd: cmd, client: unixClient(socket)}
 	t.Cleanup(func() {
@@ -217,7 +219,8 @@ func TestProcess(t *testing.T) {
 		status, err := call(t, p.client, "VolumeDriver.Mount", driver.MountRequest{Name: name, ID: "i"}, &m)
 		assert.NilError(t, err)
 		assert.Equal(t, status, 200)
-		return m.Mountpoint
+		assert.Equal(t, filepath.Base(m.Mountpoint), name)
+		return filepath.Join(s.config.Points, name) // where the engine sees it
 	}
 	var none struct{}
 	for _, name := range []string{"a", "b"} {
@@ -246,6 +249,22 @@ func TestProcess(t *testing.T) {
 	assert.NilError(t, p.cmd.Wait())
 	p = s.start(t)
 	assert.Equal(t, text(mount("a")), "new")
+
+	// Nothing piles up, however often it dies.
+	before := mountsBelow(t, filepath.Dir(s.config.Root))
+	for range 3 {
+		p.kill()
+		p = s.start(t)
+		assert.Equal(t, text(mount("a")), "new")
+	}
+	assert.Equal(t, mountsBelow(t, filepath.Dir(s.config.Root)), before)
+}
+
+func mountsBelow(t *testing.T, dir string) int {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	assert.NilError(t, err)
+	return strings.Count(string(data), " "+dir+"/")
 }
 
 func TestSecondDriverOfOneStateRootEnds(t *testing.T) {
@@ -255,7 +274,7 @@ func TestSecondDriverOfOneStateRootEnds(t *testing.T) {
 	defer cancel()
 	_, err := alone(ctx, s.config.Root)
 	assert.ErrorIs(t, err, context.DeadlineExceeded)
-	_, err = listen(filepath.Join(s.config.Work, "..", "socket"))
+	_, err = listen(filepath.Join(filepath.Dir(s.config.Root), "socket"))
 	assert.ErrorContains(t, err, "another process answers")
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/snaprestore/snaprestore/cliplugin/agent"
+	"github.com/snaprestore/snaprestore/cliplugin/driver"
 	"github.com/snaprestore/snaprestore/restore"
 	"github.com/snaprestore/snaprestore/restore/fault"
 )
@@ -43,6 +44,7 @@ type Engine interface {
 type Connection struct {
 	Agent  Agent
 	Engine Engine
+	Driver driver.Engine
 }
 
 // Connect makes a Connection. It is called when a verb needs one, after the
@@ -86,6 +88,8 @@ func newRoot(c *client) *cobra.Command {
 		newAdoptCommand(c),
 		newVerifyCommand(c),
 		newDoctorCommand(c),
+		newInstallCommand(c),
+		newUninstallCommand(c),
 		newVersionCommand(c),
 	)
 	for _, verb := range root.Commands() {
