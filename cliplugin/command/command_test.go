@@ -17,6 +17,8 @@ import (
 	"gotest.tools/v3/golden"
 
 	"github.com/snaprestore/snaprestore/cliplugin/agent"
+	"github.com/snaprestore/snaprestore/cliplugin/driver"
+	"github.com/snaprestore/snaprestore/cliplugin/engineapi"
 	"github.com/snaprestore/snaprestore/restore"
 	"github.com/snaprestore/snaprestore/restore/event"
 	"github.com/snaprestore/snaprestore/restore/fault"
@@ -83,6 +85,7 @@ func (f *fakeAgent) Do(_ context.Context, r agent.Request, h agent.Handlers) (js
 type fakeEngine struct {
 	containers []restore.Container
 	volumes    []restore.Volume
+	plugin     *engineapi.Plugin
 	err        error
 }
 
@@ -115,9 +118,10 @@ func execute(t *testing.T, a Agent, e Engine, term terminal, args ...string) out
 	cli, err := docker.NewDockerCli(docker.WithInputStream(in), docker.WithOutputStream(&stdout), docker.WithErrorStream(&stderr))
 	assert.NilError(t, err)
 	cli.SetIn(in)
+	d, _ := e.(driver.Engine)
 	root := newRoot(&client{
 		Cli:     streamsCLI{cli, in, out, errs},
-		connect: func() (Connection, error) { return Connection{Agent: a, Engine: e}, nil },
+		connect: func() (Connection, error) { return Connection{Agent: a, Engine: e, Driver: d}, nil },
 		now:     func() time.Time { return noon },
 	})
 	root.SilenceErrors, root.SilenceUsage = true, true

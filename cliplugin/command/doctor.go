@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/snaprestore/snaprestore/cliplugin/agent"
+	"github.com/snaprestore/snaprestore/cliplugin/driver"
 	"github.com/snaprestore/snaprestore/cliplugin/output"
 	"github.com/snaprestore/snaprestore/restore/build"
 	"github.com/snaprestore/snaprestore/restore/fault"
@@ -49,6 +50,9 @@ func runDoctor(ctx context.Context, c *client, o output.Options) error {
 		found = []plan.Check{{Name: "agent", Status: checkFailed, Detail: f.Error(), Hint: f.Hint}}
 	}
 	checks = append(checks, found...)
+	if cause == nil {
+		checks = append(checks, checkDriver(ctx, c))
+	}
 	o.Now = c.now()
 	if err := output.Checks(c.Out(), o, checks); err != nil {
 		return err
@@ -66,4 +70,28 @@ func runDoctor(ctx context.Context, c *client, o output.Options) error {
 		return fault.New(fault.Failed, "doctor: %d of %d checks failed", failed, len(checks))
 	}
 	return nil
+}
+
+// checkDriver looks at the volume driver, which an engine may do without.
+func checkDriver(ctx context.Context, c *client) plan.Check {
+	check := plan.Check{Name: "volume driver"}
+	failed := func(err error) plan.Check {
+		f := fault.From(err)
+		check.Status, check.Detail, check.Hint = checkFailed, f.Error(), f.Hint
+		return check
+	}
+	conn, err := c.connect()
+	if err != nil {
+		return failed(err)
+	}
+	host, err := conn.Driver.Host(ctx)
+	if err != nil {
+		return failed(err)
+	}
+	program, err := agent.Program(host)
+	if err != nil {
+		return failed(err)
+	}
+	check.Status, check.Detail, check.Hint = driver.Check(ctx, conn.Driver, driver.Spec(program, agent.StateRoot(host)))
+	return check
 }

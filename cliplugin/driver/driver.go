@@ -216,20 +216,21 @@ func unused(ctx context.Context, e Engine, names []string) error {
 	return nil
 }
 
-// Check tells doctor how the plugin stands.
-func Check(ctx context.Context, e Engine, build string) (status, detail, hint string) {
-	found, err := e.Plugin(ctx, volume.Driver)
+// Check tells doctor how the plugin stands, against the one that this client
+// would install: ok, warning or failed, what it is, and what to do.
+func Check(ctx context.Context, e Engine, spec engineapi.PluginSpec) (status, detail, hint string) {
+	found, err := e.Plugin(ctx, spec.Name)
 	switch {
 	case errors.Is(err, restore.ErrNoSuch):
-		return "ok", "not installed: volumes of the driver local are used, which need none", ""
+		return "ok", "not installed; volumes of the driver local need none", ""
 	case err != nil:
 		return "failed", err.Error(), "docker plugin ls"
 	case found.Build == "":
-		return "warning", fmt.Sprintf("another plugin has the name %s", volume.Driver), "docker plugin inspect " + volume.Driver
+		return "warning", fmt.Sprintf("another plugin has the name %s", spec.Name), "docker plugin inspect " + spec.Name
 	case !found.Enabled:
-		return "failed", "installed and disabled: no container can mount its volumes", "docker plugin enable " + volume.Driver
-	case found.Build != build:
-		return "warning", "of another build than this client", "docker snaprestore install"
+		return "failed", "installed and disabled: no container can mount its volumes", "docker plugin enable " + spec.Name
+	case found.Build != spec.Build || !sameBinds(found.Binds, spec.Binds):
+		return "warning", "enabled, of another version than this client", "docker snaprestore install"
 	}
-	return "ok", "installed and enabled", ""
+	return "ok", "enabled, of this version", ""
 }

@@ -11,5 +11,5 @@ import (
 // connect goes to the engine of the user's context.
 func connect(dockerCLI docker.Cli) (command.Connection, error) {
 	engine := engineapi.New(dockerCLI.Client())
-	return command.Connection{Agent: agent.NewClient(engine), Engine: engine}, nil
+	return command.Connection{Agent: agent.NewClient(engine), Engine: engine, Driver: engine}, nil
 }

@@ -1,5 +1,6 @@
 // Command docker-snaprestore is the Docker CLI plugin "docker snaprestore" and,
-// called with "agent" as its first argument, the engine side of it.
+// called with "agent" as its first argument, the engine side of it; under the
+// name snaprestored it is the volume driver.
 //
 // One binary is both, so that the client can put the very code it was built
 // with into a container on the engine's machine. It works below any docker CLI
@@ -12,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/docker/cli/cli-plugins/metadata"
@@ -28,9 +30,13 @@ import (
 	"github.com/snaprestore/snaprestore/cliplugin/output"
 	"github.com/snaprestore/snaprestore/restore/build"
 	"github.com/snaprestore/snaprestore/restore/fault"
+	"github.com/snaprestore/snaprestore/restore/volume"
 )
 
 func main() {
+	if filepath.Base(os.Args[0]) == volume.Program {
+		os.Exit(drive())
+	}
 	if len(os.Args) > 1 && os.Args[1] == "agent" {
 		os.Exit(agent.Main())
 	}
