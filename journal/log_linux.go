@@ -44,6 +44,9 @@ func (s *Store) Begin(ctx context.Context, op *Operation) (*Log, error) {
 	}
 	s.Tidy()
 	if err := log.Write(op.State); err != nil {
+		// Nothing was done in the operation's name: it never was. Should the
+		// record come back after a power loss, it is one of nothing done.
+		s.dir.Unlink(op.ID + record)
 		held.Release()
 		return nil, err
 	}

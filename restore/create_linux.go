@@ -218,7 +218,8 @@ func (s *selection) locks(inv *inventory) (out []string) {
 
 // Create makes a snapshot in operation id. The workload is paused or stopped
 // only while its volumes are read; whatever happens it runs on as before.
-func (d *Domain) Create(ctx context.Context, id string, r plan.Create) (snapshot.Snapshot, error) {
+func (d *Domain) Create(ctx context.Context, id string, r plan.Create) (_ snapshot.Snapshot, err error) {
+	defer unchanged(&err)
 	none := snapshot.Snapshot{}
 	if r.Consistency == "" {
 		r.Consistency = snapshot.Pause

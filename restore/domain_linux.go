@@ -227,6 +227,22 @@ func journalFault(err error) error {
 	return fmt.Errorf("journal: %w", err)
 }
 
+// unchanged completes an error that came before anything was done: what has no
+// state or hint of its own says that nothing was changed.
+func unchanged(err *error) {
+	if *err == nil {
+		return
+	}
+	f := *fault.From(*err)
+	if f.State == "" {
+		f.State = "nothing was changed"
+	}
+	if f.Hint == "" {
+		f.Hint = "docker snaprestore doctor"
+	}
+	*err = &f
+}
+
 func lockedFault(locked *journal.LockedError) error {
 	f := fault.New(fault.Locked, "%w", locked).WithState("nothing was changed")
 	if op := locked.Holder.Operation; op != "" {

@@ -29,6 +29,17 @@ func snapshotKey(id string) string { return "snapshot:" + id }
 // Execute carries out a plan that was made a moment or a conversation ago: it
 // takes the locks, plans again, and goes on only if the same would be done.
 func (d *Domain) Execute(ctx context.Context, p *plan.Plan) (plan.Restored, error) {
+	now, held, err := d.ready(ctx, p)
+	if err != nil {
+		return plan.Restored{}, err
+	}
+	defer held.Release()
+	return d.execute(ctx, now)
+}
+
+// ready takes the locks of a plan and makes it again.
+func (d *Domain) ready(ctx context.Context, p *plan.Plan) (now *plan.Plan, held *journal.Held, err error) {
+	defer unchanged(&err)
 	var wait time.Duration
 	switch {
 	case p.Restore != nil:
@@ -37,21 +48,19 @@ func (d *Domain) Execute(ctx context.Context, p *plan.Plan) (plan.Restored, erro
 		wait = p.Undo.LockTimeout
 	}
 	d.phase(p.Operation, "lock")
-	held, err := d.lock(ctx, p.Operation, p.Kind, keysOf(p), wait)
-	if err != nil {
-		return plan.Restored{}, err
+	if held, err = d.lock(ctx, p.Operation, p.Kind, keysOf(p), wait); err != nil {
+		return nil, nil, err
 	}
-	defer held.Release()
-	now, err := d.again(ctx, p)
-	if err != nil {
-		return plan.Restored{}, err
-	}
-	if now.Digest() != p.Digest() {
-		return plan.Restored{}, fault.New(fault.Failed, "%s: containers or volumes changed since the plan was made", p.Kind).
-			WithState("nothing was changed").
+	now, err = d.again(ctx, p)
+	if err == nil && now.Digest() != p.Digest() {
+		err = fault.New(fault.Failed, "%s: containers or volumes changed since the plan was made", p.Kind).
 			WithHint("look at the new plan: run it again")
 	}
-	return d.execute(ctx, now)
+	if err != nil {
+		held.Release()
+		return nil, nil, err
+	}
+	return now, held, nil
 }
 
 func (d *Domain) again(ctx context.Context, p *plan.Plan) (*plan.Plan, error) {
@@ -83,7 +92,9 @@ func (d *Domain) execute(ctx context.Context, p *plan.Plan) (plan.Restored, erro
 	}
 	log, err := d.journal.Begin(ctx, op)
 	if err != nil {
-		return plan.Restored{}, journalFault(err)
+		err = journalFault(err)
+		unchanged(&err)
+		return plan.Restored{}, err
 	}
 	defer log.Release()
 	d.say(op.ID, event.Event{Type: event.Started, Verb: string(op.Kind),

@@ -23,7 +23,8 @@ const treeEngine = "tree"
 
 // PlanRestore says what a restore would do, and refuses what could not be
 // done. Nothing is changed.
-func (d *Domain) PlanRestore(ctx context.Context, id string, r plan.RestoreRequest) (*plan.Plan, error) {
+func (d *Domain) PlanRestore(ctx context.Context, id string, r plan.RestoreRequest) (_ *plan.Plan, err error) {
+	defer unchanged(&err)
 	snap, err := d.snapshots.Resolve(r.Snapshot, r.Project)
 	if err != nil {
 		return nil, err

@@ -16,7 +16,8 @@ import (
 
 // PlanUndo says how a restore or an undo would be taken back: the trees that
 // it replaced still lie beside the volumes, and are exchanged in again.
-func (d *Domain) PlanUndo(ctx context.Context, id string, r plan.UndoRequest) (*plan.Plan, error) {
+func (d *Domain) PlanUndo(ctx context.Context, id string, r plan.UndoRequest) (_ *plan.Plan, err error) {
+	defer unchanged(&err)
 	snap, err := d.undoable(r)
 	if err != nil {
 		return nil, err

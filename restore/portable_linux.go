@@ -56,7 +56,8 @@ func (d *Domain) watch(op string, s *snapshot.Snapshot) portable.Watch {
 }
 
 // Import stores an archive as a new snapshot, in operation id.
-func (d *Domain) Import(ctx context.Context, id string, r io.Reader, name string) (snapshot.Snapshot, error) {
+func (d *Domain) Import(ctx context.Context, id string, r io.Reader, name string) (_ snapshot.Snapshot, err error) {
+	defer unchanged(&err)
 	none := snapshot.Snapshot{}
 	if err := d.checkName(name); err != nil {
 		return none, err

@@ -44,7 +44,8 @@ func (d *Domain) Inspect(ctx context.Context, refs []string, project string) ([]
 
 // Remove removes snapshots for good. All are looked up, and locked, before the
 // first is removed.
-func (d *Domain) Remove(ctx context.Context, id string, refs []string, project string) ([]string, error) {
+func (d *Domain) Remove(ctx context.Context, id string, refs []string, project string) (_ []string, err error) {
+	defer unchanged(&err)
 	removed := []string{}
 	snaps, err := d.removable(refs, project)
 	if err != nil {
@@ -144,7 +145,10 @@ func (d *Domain) removeOne(ctx context.Context, id string, s snapshot.Snapshot, 
 			WithState("a part of it is gone").WithHint("docker snaprestore recover %s", id)
 	}
 	op.Outcome = &journal.Outcome{Result: journal.ResultDone}
-	return journalFault(log.Close())
+	if err := log.Close(); err != nil {
+		d.warn(id, "close operation %s: %v; docker snaprestore recover closes it", id, err)
+	}
+	return nil
 }
 
 // removeVolumes takes a snapshot off the list, then removes the trees that it

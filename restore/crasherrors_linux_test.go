@@ -1,0 +1,154 @@
+package restore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+
+	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/restore"
+	"github.com/snaprestore/snaprestore/restore/fault"
+	"github.com/snaprestore/snaprestore/restore/plan"
+)
+
+// failure is an error at one point, and from there on at every durable step
+// where it is sticky.
+type failure struct {
+	key    string
+	err    error
+	sticky bool
+}
+
+func (f failure) String() string {
+	if f.sticky {
+		return fmt.Sprintf("%v at %s and from there on", f.err, f.key)
+	}
+	return fmt.Sprintf("%v at %s", f.err, f.key)
+}
+
+// hook makes the failure happen, and tells whether the run came to it.
+func (f failure) hook(reached *bool) func(point) error {
+	return func(p point) error {
+		if p.key == f.key {
+			*reached = true
+			return f.err
+		}
+		if *reached && f.sticky && p.step != nil {
+			return f.err
+		}
+		return nil
+	}
+}
+
+var diskErrors = []error{unix.ENOSPC, unix.EIO, unix.EROFS, unix.EDQUOT}
+
+var errEngine = errors.New("the engine says no")
+
+// failures are those of one scenario: every step fails once and for good, with
+// one error after the other or with all of them, before its effect and, once,
+// after it; every call of the engine fails once.
+func failures(points []string, all bool) (out []failure) {
+	for i, key := range points {
+		done := strings.Contains(key, " done #")
+		switch {
+		case strings.HasPrefix(key, "engine ") && !done:
+			out = append(out, failure{key, errEngine, false})
+		case strings.HasPrefix(key, "engine "):
+		case done:
+			out = append(out, failure{key, unix.EIO, false})
+		case all:
+			for _, err := range diskErrors {
+				out = append(out, failure{key, err, false}, failure{key, err, true})
+			}
+		default:
+			out = append(out, failure{key, diskErrors[i%4], false}, failure{key, diskErrors[(i+1)%4], true})
+		}
+	}
+	return out
+}
+
+// An error at any step leaves the old data with its workload running, or the
+// new data, or is in doubt and says so; then recovery decides.
+func TestAnErrorAnywhereEndsAsOldAsNewOrInDoubt(t *testing.T) {
+	for i, sc := range scenarios() {
+		t.Run(sc.name, func(t *testing.T) {
+			t.Parallel()
+			k := newWalker(t, sc)
+			ends := map[string]int{}
+			for _, f := range failures(k.record(k.call), i == 0) {
+				ends[k.failed(f)]++
+				if t.Failed() {
+					return
+				}
+			}
+			t.Log(ends)
+		})
+	}
+}
+
+// failed runs the operation with one failure, and tells how it ended.
+func (k *walker) failed(f failure) (end string) {
+	k.t.Helper()
+	how := f.String()
+	k.w.put(k.first)
+	reached := false
+	err := k.w.start(f.hook(&reached)).do(k.call)
+	assert.Assert(k.t, reached, "the run did not come to %s", f.key)
+	k.w.e.Hook = nil
+	now := k.w.take()
+	before := k.containers(k.first)
+	running := slices.Equal(k.containers(now), before)
+	open := k.lastRecord().State != "" && k.lastRecord().State != journal.Closed
+	said := fault.From(err)
+	if err != nil {
+		assert.Assert(k.t, said.State != "" && said.Hint != "", "after %s: no state or no hint: %v (%+v)", how, err, said)
+	}
+	switch {
+	case err == nil:
+		end = "done"
+		assert.Equal(k.t, k.outcome(how), "new")
+		assert.Assert(k.t, running, "after %s: done, but the workload is not as before: %v", how, k.containers(now))
+	case said.Kind == fault.InDoubt:
+		end = "in doubt"
+		assert.Assert(k.t, open || strings.Contains(said.State, "snapshot"), "after %s: in doubt and not open: %v", how, err)
+		if strings.Contains(said.State, "its containers run") {
+			assert.Assert(k.t, running, "after %s: %v, but %v", how, err, k.containers(now))
+		}
+		k.neverMixed(found{state: now, how: how})
+		k.w.put(now)
+	case said.Kind == fault.NotStarted:
+		end = "not started"
+		assert.ErrorIs(k.t, f.err, errEngine, "after %s: %v", how, err)
+		k.neverMixed(found{state: now, how: how})
+		k.w.put(now)
+	default:
+		end = string(said.Kind)
+		assert.Assert(k.t, running, "after %s: %v, but the workload is not as before: %v", how, err, k.containers(now))
+		if k.outcome(how) != "old" {
+			assert.Assert(k.t, open, "after %s: failed as new, and not open: %v", how, err)
+		}
+	}
+	if end == "not started" {
+		return end
+	}
+	op := k.lastRecord()
+	want := k.wanted(op)
+	var out plan.Recovered
+	assert.NilError(k.t, k.w.run(func(ctx context.Context, d *restore.Domain) (err error) {
+		out, err = d.Recover(ctx, "")
+		return err
+	}), "after %s (%v): recovery", how, err)
+	assert.Equal(k.t, len(out.Operations) > 0, open, "after %s: %v", how, err)
+	was := k.outcome(how)
+	if !open && err != nil {
+		assert.Equal(k.t, was, "old", "after %s: %v", how, err)
+	}
+	k.settled(how, want)
+	return end
+}
