@@ -273,7 +273,7 @@ func (r *run) stopped(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		return err
 	}
-	return fault.New(fault.Declined, "%s: interrupted: %w", r.request.Verb, ctx.Err()).WithState("nothing was changed")
+	return fault.New(fault.Declined, "%s: interrupted", r.request.Verb).WithState("nothing was changed")
 }
 
 // goesOn is the fault of a client that leaves a working agent.

@@ -10,6 +10,7 @@ import (
 	"github.com/snaprestore/snaprestore/cliplugin/agent"
 	"github.com/snaprestore/snaprestore/cliplugin/progress"
 	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/plan"
 )
 
@@ -44,6 +45,12 @@ func newRestoreCommand(c *client) *cobra.Command {
   docker snaprestore restore 4f2a91c07d3e --confirm 4f2a91c07d3e --rollback`,
 		Args: cli.RequiresMinArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("confirm") && o.confirm == "" {
+				// A variable that was not set must not make it a question,
+				// nor --force.
+				return fault.New(fault.Declined, "restore: --confirm names no snapshot").
+					WithState("nothing was changed").WithHint("docker snaprestore ls shows the ids")
+			}
 			return show(c, o.progress, func(d progress.Display) (any, error) {
 				return runRestore(cmd.Context(), c, &o, args[0], args[1:], d)
 			})

@@ -1,14 +1,18 @@
 package command
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/docker/cli/cli/streams"
 	"gotest.tools/v3/assert"
 
 	"github.com/snaprestore/snaprestore/cliplugin/agent"
@@ -236,6 +240,29 @@ func TestUnconfirmedRestoreReachesNoAgent(t *testing.T) {
 		assert.Assert(t, fault.Is(o.err, fault.Declined))
 		assert.Equal(t, len(a.requests), 0)
 	}
+}
+
+// An empty --confirm, as of a variable that is not set, allows nothing: not
+// even with --force.
+func TestEmptyConfirmAllowsNothing(t *testing.T) {
+	a := &fakeAgent{plan: restorePlan(), result: restored()}
+	o := execute(t, a, &fakeEngine{}, terminal{in: "y\n", tty: true}, "restore", "snap", "--force", "--confirm", "")
+	assert.Assert(t, fault.Is(o.err, fault.Declined))
+	assert.Equal(t, len(a.requests), 0)
+}
+
+// Who interrupts at the question has said no.
+func TestInterruptAtTheQuestion(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	in, held := io.Pipe() // nobody types
+	defer held.Close()
+	var stderr bytes.Buffer
+	c := &client{Cli: streamsCLI{in: streams.NewIn(in), err: streams.NewOut(&stderr)}}
+	cancel()
+	yes, err := prompt(ctx, c)
+	assert.Assert(t, !yes)
+	assert.Assert(t, fault.Is(err, fault.Declined))
+	assert.Equal(t, stderr.String(), "Go ahead? [y/N] \n")
 }
 
 // Only y and yes carry a plan out.

@@ -53,13 +53,13 @@ func title(p *plan.Plan, now time.Time) string {
 		}
 		return fmt.Sprintf("%s: bring back the data of snapshot %s, replaced %s", text, source, since(now, p.Snapshot.Created))
 	}
-	text := fmt.Sprintf("Restore snapshot %s, made %s", source, since(now, p.Snapshot.Created))
-	switch {
-	case p.Project == "":
-	case p.Snapshot.Project == "" || p.Snapshot.Project == p.Project:
+	text := "Restore snapshot " + source
+	if p.Snapshot.Project != "" && p.Snapshot.Project != p.Project {
+		text += " of project " + p.Snapshot.Project
+	}
+	text += ", made " + since(now, p.Snapshot.Created)
+	if p.Project != "" {
 		text += ", into project " + p.Project
-	default:
-		text += fmt.Sprintf(" of project %s, into project %s", p.Snapshot.Project, p.Project)
 	}
 	return text
 }
