@@ -15,7 +15,7 @@ func TestASnapshotUnderWriteLoadRestoresToASoundDatabase(t *testing.T) {
 	s := NewShop(t)
 	s.Redis("set", "colour", "green")
 	load := s.Begin("docker", "exec", "shop-db-1", "pgbench", "--client=4", "--time=120")
-	WaitFor(t, "clients write", time.Minute, func() string {
+	WaitFor(t, "clients write", 3*time.Minute, func() string {
 		return unless(s.SQL("select count(*) > 500 from pgbench_history") == "t", "there is little history")
 	})
 	before := s.Identity("shop-db-1", "shop-cache-1", "shop-web-1", "shop-worker-1")
@@ -24,7 +24,7 @@ func TestASnapshotUnderWriteLoadRestoresToASoundDatabase(t *testing.T) {
 		t.Fatalf("the snapshot ended the clients' load\n%s", load.Wait())
 	}
 	atSnapshot := s.SQL("select count(*) from pgbench_history")
-	WaitFor(t, "clients go on writing", time.Minute, func() string {
+	WaitFor(t, "clients go on writing", 3*time.Minute, func() string {
 		return unless(s.SQL("select count(*) > "+atSnapshot+" + 500 from pgbench_history") == "t", "nothing new is written")
 	})
 

@@ -142,7 +142,7 @@ func (e *Engine) Start() {
 	if e.containerd == nil {
 		e.containerd = e.daemon("containerd", "--config", filepath.Join(e.Dir, "containerd.toml"),
 			"--root", filepath.Join(e.Dir, "containerd"), "--state", filepath.Join(e.Dir, "shims"), "--address", address)
-		WaitFor(e.t, "start containerd", time.Minute, func() string {
+		WaitFor(e.t, "start containerd", 3*time.Minute, func() string {
 			conn, err := net.Dial("unix", address)
 			if err != nil {
 				return err.Error()
@@ -161,7 +161,7 @@ func (e *Engine) Start() {
 		"--cgroup-parent", "/" + e.name,
 		"--bridge", "none", "--iptables=false", "--ip-masq=false",
 	}, e.flags...)...)
-	WaitFor(e.t, "start the engine", time.Minute, func() string {
+	WaitFor(e.t, "start the engine", 3*time.Minute, func() string {
 		select {
 		case <-e.dockerd.ended:
 			e.t.Fatalf("start the engine: it ended\n%s", e.tail())
@@ -220,7 +220,7 @@ func (e *Engine) gone() {
 	select {
 	case <-e.dockerd.ended:
 		e.dockerd = nil
-	case <-time.After(time.Minute):
+	case <-time.After(3 * time.Minute):
 		e.t.Fatalf("the engine does not end\n%s", e.tail())
 	}
 }

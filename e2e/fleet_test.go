@@ -222,7 +222,7 @@ func (f *Fleet) CheckWhole(identity, policies string) {
 // snapshot owns, or an agent is still there after a while.
 func (e *Engine) CheckTidy() {
 	e.t.Helper()
-	WaitFor(e.t, "agents end", 30*time.Second, func() string {
+	WaitFor(e.t, "agents end", 3*time.Minute, func() string {
 		left := e.Docker("ps", "--quiet", "--filter", "label=com.snaprestore.agent").OK(e.t).Line()
 		return unless(left == "", "there is still %s", left)
 	})

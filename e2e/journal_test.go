@@ -42,7 +42,7 @@ func (e *Engine) Operations() (ops []*journal.Operation) {
 func (e *Engine) WaitClosed() *journal.Operation {
 	e.t.Helper()
 	var last *journal.Operation
-	WaitFor(e.t, "operations close", time.Minute, func() string {
+	WaitFor(e.t, "operations close", 5*time.Minute, func() string {
 		for _, last = range e.Operations() {
 			if last.State != journal.Closed {
 				return string(last.Kind) + " " + last.ID + " is " + string(last.State)
@@ -53,14 +53,22 @@ func (e *Engine) WaitClosed() *journal.Operation {
 	return last
 }
 
-// Snapshots are the snapshots on the engine, newest first.
-func (e *Engine) Snapshots() []snapshot.Snapshot {
+// Snapshots are the snapshots in the engine's state root, newest first.
+func (e *Engine) Snapshots() (snapshots []snapshot.Snapshot) {
 	e.t.Helper()
-	ids := e.CLI("ls", "--quiet").OK(e.t).Lines()
-	if len(ids) == 0 {
-		return nil
+	files, err := filepath.Glob(filepath.Join(e.Data, "snaprestore/snapshots/[0-9a-f]*/snapshot.json"))
+	must(e.t, err)
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		must(e.t, err)
+		s, err := snapshot.Decode(data)
+		if err != nil {
+			e.t.Fatalf("%s: %v", file, err)
+		}
+		snapshots = append(snapshots, s)
 	}
-	return decode[[]snapshot.Snapshot](e.t, e.CLI(append([]string{"inspect"}, ids...)...).OK(e.t).Stdout)
+	slices.SortFunc(snapshots, func(a, b snapshot.Snapshot) int { return b.Created.Compare(a.Created) })
+	return snapshots
 }
 
 // Watch sees an operation's records the moment they are renamed into place.
@@ -92,7 +100,7 @@ func (e *Engine) Watch() *Watch {
 func (w *Watch) Until(ended func() bool, states ...journal.State) journal.State {
 	w.t.Helper()
 	buffer := make([]byte, 64<<10)
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(5 * time.Minute)
 	var last journal.State
 	for {
 		done := ended()

@@ -63,8 +63,8 @@ func TestARestoreSurvivesKillsInEveryPhase(t *testing.T) {
 				if got := f.Generation(sums); got != "one" && got != "two" {
 					t.Errorf("the containers found generation %q", got)
 				}
-				f.CLI("recover").OK(t)
 			}
+			f.CLI("recover").OK(t)
 		})
 	}
 }
@@ -143,7 +143,7 @@ func TestASecondOperationIsRefusedOrWaits(t *testing.T) {
 	f.CLI("create", "--project", "fleet").Exits(t, 11)
 	f.CLI("create", "fleet_beta").Exits(t, 11)
 	waiting := f.BeginCLI("create", "--lock-timeout", "2m", "--project", "fleet")
-	WaitFor(t, "a second agent waits", 30*time.Second, func() string {
+	WaitFor(t, "a second agent waits", 3*time.Minute, func() string {
 		return unless(len(f.Agents()) == 2, "there are %d", len(f.Agents()))
 	})
 	f.SignalAgents(unix.SIGCONT)

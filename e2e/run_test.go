@@ -5,7 +5,6 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -15,7 +14,7 @@ import (
 )
 
 // commandLimit ends a command that hangs.
-const commandLimit = 3 * time.Minute
+const commandLimit = 5 * time.Minute
 
 // Result is what a command did.
 type Result struct {
@@ -131,13 +130,4 @@ func WaitFor(t testing.TB, what string, limit time.Duration, missing func() stri
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-}
-
-// decode reads JSON that a command printed.
-func decode[T any](t testing.TB, text string) (value T) {
-	t.Helper()
-	if err := json.Unmarshal([]byte(text), &value); err != nil {
-		t.Fatalf("read JSON: %v\n%s", err, text)
-	}
-	return value
 }

@@ -74,18 +74,16 @@ func (s *Shop) CheckDatabase() {
 // have one, pass.
 func (e *Engine) WaitHealthy(names ...string) {
 	e.t.Helper()
-	for _, name := range names {
-		WaitFor(e.t, name+" healthy", time.Minute, func() string {
-			state := e.State(name)
-			return unless(state == "running" || state == "running healthy", "it is %q", state)
-		})
-	}
-}
-
-// State is a container's state and, where it has a health check, its health.
-func (e *Engine) State(name string) string {
-	e.t.Helper()
-	return e.Docker("inspect", "--format", "{{.State.Status}}{{with .State.Health}} {{.Status}}{{end}}", name).Line()
+	WaitFor(e.t, "healthy containers", 3*time.Minute, func() string {
+		states := e.Docker(append([]string{"inspect", "--format",
+			"{{.Name}} {{.State.Status}}{{with .State.Health}} {{.Status}}{{end}}"}, names...)...).OK(e.t).Line()
+		for _, state := range strings.Split(states, "\n") {
+			if !strings.HasSuffix(state, " running") && !strings.HasSuffix(state, " running healthy") {
+				return states
+			}
+		}
+		return ""
+	})
 }
 
 // Identity is what stays of a container while it is the same one: its id.

@@ -85,7 +85,7 @@ volumes: {a: {}, b: {}, log: {}}
 		t.Errorf("the restart policy is %q, want always", policy)
 	}
 	before := starts()
-	WaitFor(t, "the engine restarts it again", time.Minute, func() string {
+	WaitFor(t, "the engine restarts it again", 3*time.Minute, func() string {
 		return unless(starts() >= before+2, "it does not start")
 	})
 	if _, err := os.Stat(filepath.Join(e.VolumePath("loop_log"), "mixed")); err == nil {
