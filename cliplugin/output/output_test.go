@@ -76,7 +76,7 @@ func TestPlanSaysWhatHappens(t *testing.T) {
 	started := *p
 	p.Start = true
 	has(t, text(),
-		"Restore snapshot 4f2a91c07d3e, of project shop, made about a minute ago, into project copy\n",
+		"Restore snapshot 4f2a91c07d3e of project shop, made about a minute ago, into project copy\n",
 		"  same      the snapshot's data ",
 		"  copy_db   the data of shop_db ",
 		"  kept      the data it had before ",
