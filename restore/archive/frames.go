@@ -10,7 +10,8 @@ import (
 )
 
 // frameSize is the uncompressed size of one zstd frame: the window of level
-// 1, so that cutting there costs little (under 1 % on a database, measured).
+// 1, so that cutting there costs little (0.3 % on programs, 0.01 % on text,
+// measured).
 const frameSize = 4 << 20
 
 // frames compresses a stream as a row of zstd frames, several at a time. Any

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"slices"
 )
 
 // Copy copies a whole tree into an empty directory. P is called with what was
@@ -35,7 +36,7 @@ func Copy(ctx context.Context, from, to *os.Root, skipped func(path, reason stri
 
 // content reads a file's Stored bytes, one part after the other.
 func (n *Node) content() io.Reader {
-	parts := n.Data
+	parts := slices.Clone(n.Data) // the maker needs the map as it is
 	if !n.Sparse {
 		parts = []Extent{{0, n.Size}}
 	}
