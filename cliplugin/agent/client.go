@@ -48,14 +48,15 @@ type Client struct {
 	patience time.Duration
 	// leftoverAge is how long an ended agent is left for its own client to
 	// read.
-	leftoverAge time.Duration
+	leftoverAge  time.Duration
+	capabilities []string
 }
 
 // NewClient runs agents through an engine's API.
 func NewClient(engine Engine) *Client {
 	return &Client{
 		engine: engine, socket: os.Getenv(EnvSocket), binary: binaryFor,
-		patience: 3 * time.Minute, leftoverAge: time.Minute,
+		patience: 3 * time.Minute, leftoverAge: time.Minute, capabilities: capabilities,
 	}
 }
 
@@ -231,7 +232,7 @@ func (r *run) spec(name string, host restore.Host, socket, request string) engin
 			envSelf + "=" + name,
 			envMounts + "=" + string(mounts),
 		},
-		Capabilities: capabilities,
+		Capabilities: r.client.capabilities,
 		Binds:        binds,
 		Durable:      r.traits.operation,
 	}

@@ -49,5 +49,5 @@ var capabilities = []string{
 	"MKNOD",        // device nodes in volumes
 	"SETFCAP",      // file capabilities
 	"SYS_ADMIN",    // trusted.* and security.* attributes
-	"SYS_PTRACE",   // see which processes still mount a replaced tree
+	"SYS_PTRACE",   // tell which processes share their mounts, so that each table is read once
 }

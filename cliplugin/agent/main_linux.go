@@ -9,9 +9,9 @@ import (
 
 // Main is the agent's process: docker-snaprestore agent. It gives the exit
 // status.
-func Main() int {
-	return process(func(ctx context.Context, c restore.Config) (Domain, error) {
-		c.Copier = archive.New()
-		return restore.Open(ctx, c)
-	})
+func Main() int { return process(openDomain) }
+
+func openDomain(ctx context.Context, c restore.Config) (Domain, error) {
+	c.Copier = archive.New()
+	return restore.Open(ctx, c)
 }

@@ -7,45 +7,83 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
 
 	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/restore/copyengine/conformance"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/plan"
 )
 
+// see runs an agent that says what it can do.
+func (e *engineProcess) see(c *Client) (able map[string]bool, detail map[string]string) {
+	e.t.Helper()
+	assert.NilError(e.t, os.RemoveAll(e.state("")))
+	assert.NilError(e.t, os.Mkdir(e.state(""), 0o700))
+	for _, p := range probes {
+		file := e.state(p.capability)
+		assert.NilError(e.t, os.WriteFile(file, nil, 0))
+		assert.NilError(e.t, os.Chmod(file, 0))
+		assert.NilError(e.t, os.Lchown(file, 4711, 4711))
+	}
+	raw, err := c.Do(context.Background(), Request{Verb: Doctor}, Handlers{})
+	assert.NilError(e.t, err)
+	var checks []plan.Check
+	assert.NilError(e.t, json.Unmarshal(raw, &checks))
+	able, detail = map[string]bool{}, map[string]string{}
+	for _, check := range checks {
+		able[check.Name], detail[check.Name] = check.Status == "ok", check.Detail
+	}
+	return able, detail
+}
+
 func TestAgentHasWhatItNeedsAndNoMore(t *testing.T) {
 	e := startEngine(t)
-	start := time.Now()
-	_, err := e.client().Do(t.Context(), Request{Verb: List}, Handlers{})
-	assert.NilError(t, err)
-	t.Logf("first run, with loading the image: %v", time.Since(start))
-	start = time.Now()
-	raw, err := e.client().Do(t.Context(), Request{Verb: Doctor}, Handlers{})
-	assert.NilError(t, err)
-	t.Logf("second run: %v", time.Since(start))
-	var checks []plan.Check
-	assert.NilError(t, json.Unmarshal(raw, &checks))
-	for _, c := range checks {
-		switch c.Name {
-		case "capabilities":
-			// Bits of include/uapi/linux/capability.h, in the order of the list.
-			assert.Check(t, is.Equal(c.Detail, "000000008828001b"), "CapEff")
-		case "privileges":
-			assert.Check(t, is.Equal(c.Detail, "1"), "NoNewPrivs")
-		case "interface":
-			assert.Check(t, is.Equal(c.Detail, "lo"))
-		default:
-			assert.Check(t, is.Equal(c.Status, "ok"), "%s: %s", c.Name, c.Detail)
-		}
+	able, detail := e.see(e.client())
+	for _, what := range append([]string{"self", "rename", "write outside"}, capabilities...) {
+		assert.Check(t, able[what], "%s: %s", what, detail[what])
 	}
+	// Bits of include/uapi/linux/capability.h, in the order of the list.
+	assert.Check(t, is.Equal(detail["capabilities"], "000000008828001b"))
+	assert.Check(t, is.Equal(detail["privileges"], "1"), "NoNewPrivs")
+	assert.Check(t, is.Equal(detail["interface"], "lo"), "the last one")
 	e.until("nothing is left of the agents", func() bool { return len(e.agents()) == 0 })
+
+	for i, without := range capabilities {
+		c := e.client()
+		c.capabilities = slices.Delete(slices.Clone(capabilities), i, i+1)
+		able, _ := e.see(c)
+		assert.Check(t, !able[without], "%s is not needed", without)
+	}
+}
+
+// The whole way: the real domain in a real agent keeps whatever a volume holds.
+func TestNastyTreeGoesThroughTheAgent(t *testing.T) {
+	e := startEngine(t)
+	assert.NilError(t, os.Mkdir(e.state(""), 0o700))
+	assert.NilError(t, os.WriteFile(e.state(real), nil, 0o600))
+	v, err := e.api().CreateVolume(t.Context(), plan.CreateVolume{Name: "data"})
+	assert.NilError(t, err)
+	conformance.Nasty(t, v.Mountpoint)
+	want, err := conformance.Describe(v.Mountpoint)
+	assert.NilError(t, err)
+	_, err = e.client().Do(t.Context(), Request{Verb: Create, Create: &plan.Create{Name: "nasty", Volumes: []string{"data"}}}, Handlers{})
+	assert.NilError(t, err)
+	assert.NilError(t, os.WriteFile(filepath.Join(v.Mountpoint, "later"), nil, 0o600))
+	_, err = e.client().Do(t.Context(), Request{Verb: Restore, Restore: &plan.RestoreRequest{Snapshot: "nasty"}}, Handlers{})
+	assert.NilError(t, err)
+	got, err := conformance.Describe(v.Mountpoint)
+	assert.NilError(t, err)
+	assert.DeepEqual(t, got, want)
+	assert.Check(t, len(want) > 10)
 }
 
 func TestArchivesGoThroughTheEngine(t *testing.T) {

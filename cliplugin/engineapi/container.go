@@ -58,9 +58,9 @@ func (c *Client) CreateContainer(ctx context.Context, spec ContainerSpec) (id st
 	host := &container.HostConfig{
 		NetworkMode: "none", IpcMode: container.IPCModeNone, PidMode: "host", UsernsMode: "host",
 		ReadonlyRootfs: true, CapDrop: []string{"ALL"}, CapAdd: spec.Capabilities,
-		// The default profile of AppArmor forbids to read another process's
-		// mounts, and the labels of SELinux keep a container to volumes of its
-		// own.
+		// The default profile of AppArmor forbids to look at another process's
+		// namespaces, and the labels of SELinux keep a container to volumes of
+		// its own.
 		SecurityOpt:   []string{"no-new-privileges", "apparmor=unconfined", "label=disable"},
 		LogConfig:     container.LogConfig{Type: "none"},
 		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
