@@ -23,7 +23,7 @@ const fleetFile = `name: fleet
 x-ship: &ship
   image: snaprestore-demo/busybox
   pull_policy: never
-  command: ["sh", "-c", "trap 'sleep 0.3; exit 0' TERM; while :; do sleep 0.1 & wait $$!; done"]
+  command: ["sh", "-c", "trap 'sleep 0.3; exit 0' TERM; sleep 100000 & wait"]
 services:
   alpha:
     <<: *ship
@@ -31,7 +31,7 @@ services:
     volumes: ["alpha:/data"]
     healthcheck:
       test: ["CMD", "test", "!", "-e", "/data/poison"]
-      interval: 500ms
+      interval: 1s
       timeout: 5s
       retries: 4
   beta:

@@ -103,7 +103,7 @@ services:
     image: snaprestore-demo/busybox
     pull_policy: never
     restart: always
-    command: ["sh", "-c", "trap exit TERM; while :; do sleep 0.1 & wait $$!; done"]
+    command: ["sh", "-c", "trap exit TERM; sleep 100000 & wait"]
     volumes: ["shared:/shared", "own:/own"]
 volumes:
   shared: {external: true, name: fleet_beta}
