@@ -317,15 +317,15 @@ func (d *Domain) create(ctx context.Context, id string, r plan.Create, inv *inve
 	if err == nil {
 		err = d.saveAll(ctx, id, inv, draft, &snap)
 	}
+	if err != nil {
+		return none, d.abandonCreate(ctx, log, err)
+	}
 	thawErr := d.thaw(detached(ctx), log)
 	if len(op.Containers) > 0 {
 		snap.Pause = time.Since(frozenAt)
 	}
-	if err == nil {
-		err = draft.Commit(snap)
-	}
-	if err != nil {
-		return none, d.abandonCreate(ctx, log, errors.Join(err, thawErr))
+	if err := draft.Commit(snap); err != nil {
+		return none, d.dropCreate(log, err, thawErr)
 	}
 	op.Outcome = &journal.Outcome{Result: journal.ResultDone, Downtime: snap.Pause}
 	if thawErr != nil {
@@ -514,7 +514,7 @@ func (d *Domain) freeze(ctx context.Context, log *journal.Log) error {
 	}
 	d.phase(op.ID, "pause")
 	for _, c := range op.Containers {
-		err := d.Engine.Pause(ctx, c.ID)
+		err := d.pause(ctx, c.ID)
 		if errors.Is(err, ErrNoSuch) {
 			continue
 		}
@@ -570,12 +570,34 @@ func (d *Domain) unpause(ctx context.Context, log *journal.Log, c journal.Contai
 	return nil
 }
 
+// freezeAttempts is how often a container is asked to pause: on a busy machine
+// runc gives up after a while ("unable to freeze") and thaws what it had.
+const freezeAttempts = 3
+
+// pause freezes one container.
+func (d *Domain) pause(ctx context.Context, id string) (err error) {
+	for range freezeAttempts {
+		err = d.patiently(ctx, func() error { return d.Engine.Pause(ctx, id) })
+		if err == nil || errors.Is(err, ErrNoSuch) || ctx.Err() != nil {
+			return err
+		}
+		if now, lookErr := d.Engine.Container(ctx, id); lookErr == nil && !now.Up() {
+			return ErrNoSuch // it ended by itself: nothing of it writes
+		}
+	}
+	return err
+}
+
 // abandonCreate ends a create that failed: nothing of it stays, and the
 // workload runs.
 func (d *Domain) abandonCreate(ctx context.Context, log *journal.Log, cause error) error {
-	ctx = detached(ctx)
+	return d.dropCreate(log, cause, d.thaw(detached(ctx), log))
+}
+
+// dropCreate is abandonCreate once the workload was thawed, or should have
+// been.
+func (d *Domain) dropCreate(log *journal.Log, cause, thawErr error) error {
 	op := log.Op
-	thawErr := d.thaw(ctx, log)
 	if fault.Is(cause, fault.InDoubt) {
 		// The snapshot may be there: the operation stays open, and recovery
 		// looks and decides.
