@@ -51,6 +51,7 @@ func Run(t *testing.T, engine copyengine.Engine, dir func(testing.TB) string) {
 	t.Run("ends with its context", s.endsWithContext)
 	t.Run("finds every truncation", s.findsTruncation)
 	t.Run("finds flipped bits", s.findsFlippedBits)
+	t.Run("finds a damaged tree", s.findsDamagedTree)
 	t.Run("finds a wrong description", s.findsWrongDescription)
 	t.Run("names the file on a full disk", s.namesFileOnFullDisk)
 }
@@ -191,15 +192,6 @@ func (s suite) namesSkipped(t *testing.T) {
 	b.ok(os.Remove(b.path("dir/socket")))
 	_, err := os.Lstat(filepath.Join(p.loaded, "dir/socket"))
 	assert.ErrorIs(t, err, os.ErrNotExist)
-}
-
-// mount mounts an empty file system in memory for the test.
-func mount(t testing.TB, dir, size string) {
-	t.Helper()
-	if err := unix.Mount("none", dir, "tmpfs", 0, "size="+size); err != nil {
-		t.Skipf("cannot mount: %v", err)
-	}
-	t.Cleanup(func() { assert.NilError(t, unix.Unmount(dir, unix.MNT_DETACH)) })
 }
 
 func (s suite) staysOnMount(t *testing.T) {

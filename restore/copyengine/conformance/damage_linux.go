@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 
 	"github.com/snaprestore/snaprestore/restore/copyengine"
@@ -96,5 +97,43 @@ func (s suite) findsWrongDescription(t *testing.T) {
 		wrong := c
 		change(&wrong)
 		p.refused(wrong, whole, "wrong %s", name)
+	}
+}
+
+// findsDamagedTree is for engines that store a tree: whatever is changed in
+// it, apart from the bytes of a file, which are the file system's to check, is
+// noticed.
+func (s suite) findsDamagedTree(t *testing.T) {
+	probe := s.at(t)
+	c, err := probe.save(context.Background())
+	assert.NilError(t, err)
+	if st, err := os.Stat(filepath.Join(probe.stored, c.File)); err == nil && !st.IsDir() {
+		t.Skip("the engine stores a file")
+	}
+	for name, damage := range map[string]func(b builder){
+		"file missing":       func(b builder) { b.ok(os.Remove(b.path("dir 1/file"))) },
+		"file more":          func(b builder) { b.file("dir 1/more", nil) },
+		"file cut":           func(b builder) { b.ok(os.Truncate(b.path("large"), 5)) },
+		"file longer":        func(b builder) { b.ok(os.Truncate(b.path("large"), 1<<30)) },
+		"mode":               func(b builder) { b.ok(os.Chmod(b.path("large"), 0o777)) },
+		"mode of the top":    func(b builder) { b.ok(os.Chmod(b.dir, 0o777)) },
+		"owner":              func(b builder) { b.ok(os.Chown(b.path("dir 2"), 1, 1)) },
+		"time":               func(b builder) { b.when(b.path("dir 2"), 1, 1) },
+		"attribute":          func(b builder) { b.xattr(b.path("dir 2"), "user.a", "b") },
+		"link for a file":    func(b builder) { b.ok(os.Remove(b.path("large"))); b.ok(os.Symlink("/etc/passwd", b.path("large"))) },
+		"socket":             func(b builder) { b.ok(unix.Mknod(b.path("socket"), unix.S_IFSOCK|0o600, 0)) },
+		"everything missing": func(b builder) { b.ok(os.RemoveAll(b.dir)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := s.at(t)
+			p.plain()
+			c, err := p.save(context.Background())
+			assert.NilError(t, err)
+			damage(builder{t, filepath.Join(p.stored, c.File)})
+			err = p.verify(context.Background(), c)
+			assert.Assert(t, fault.Is(err, fault.Corrupt), "verify: %v", err)
+			err = p.load(context.Background(), c)
+			assert.Assert(t, fault.Is(err, fault.Corrupt), "load: %v", err)
+		})
 	}
 }
