@@ -23,7 +23,8 @@ func (f *Fleet) Untouched() string {
 	return state
 }
 
-// Ballast fills the engine's disk until no more than free bytes are left.
+// Ballast fills the engine's disk until no more than free bytes are left, of
+// what is kept for root neither.
 func (e *Engine) Ballast(free int64) (remove func()) {
 	e.t.Helper()
 	var disk unix.Statfs_t
@@ -32,7 +33,7 @@ func (e *Engine) Ballast(free int64) (remove func()) {
 	f, err := os.Create(path)
 	must(e.t, err)
 	defer f.Close()
-	must(e.t, unix.Fallocate(int(f.Fd()), 0, 0, int64(disk.Bavail)*disk.Bsize-free))
+	must(e.t, unix.Fallocate(int(f.Fd()), 0, 0, int64(disk.Bfree)*disk.Bsize-free))
 	return func() { must(e.t, os.Remove(path)) }
 }
 
