@@ -118,12 +118,13 @@ func TestDesignHasTheGatesOfMounts(t *testing.T) {
 	assert.DeepEqual(t, table(t, "DESIGN.md", "Gates"), want)
 }
 
-func TestDesignHasTheExitStatuses(t *testing.T) {
+func TestDocumentsHaveTheExitStatuses(t *testing.T) {
 	var want [][]string
 	for _, row := range fault.Table() {
 		want = append(want, row[:])
 	}
 	assert.DeepEqual(t, table(t, "DESIGN.md", "Exit status"), want)
+	assert.DeepEqual(t, table(t, "README.md", "Commands"), want)
 }
 
 // TestFormatHasEveryField holds the tables of FORMAT.md against the types that
