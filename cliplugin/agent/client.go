@@ -29,7 +29,7 @@ type Engine interface {
 	RemoveImage(ctx context.Context, ref string) error
 
 	CreateContainer(ctx context.Context, spec engineapi.ContainerSpec) (string, error)
-	Attach(ctx context.Context, id string) (*engineapi.Stream, error)
+	Attach(ctx context.Context, id string) (engineapi.Stream, error)
 	Start(ctx context.Context, id string) error
 	State(ctx context.Context, id string) (string, error)
 	Logs(ctx context.Context, id string, stderr io.Writer) error
@@ -50,6 +50,10 @@ type Client struct {
 	// read.
 	leftoverAge  time.Duration
 	capabilities []string
+	// settling is how long an agent must have been ended before it counts as
+	// ended for good: an engine that starts finds its containers ended, and
+	// starts them again a moment later.
+	settling time.Duration
 }
 
 // NewClient runs agents through an engine's API.
@@ -57,6 +61,7 @@ func NewClient(engine Engine) *Client {
 	return &Client{
 		engine: engine, socket: os.Getenv(EnvSocket), binary: binaryFor,
 		patience: 3 * time.Minute, leftoverAge: time.Minute, capabilities: capabilities,
+		settling: 5 * time.Second,
 	}
 }
 

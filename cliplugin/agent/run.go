@@ -24,7 +24,7 @@ type run struct {
 	h       Handlers
 	image   *Image
 	id      string // of the container
-	stream  *engineapi.Stream
+	stream  engineapi.Stream
 
 	// The rest belongs to whoever reads the agent's output: first the
 	// goroutine that copies the attached stream, after its end watch.
@@ -82,12 +82,17 @@ const (
 // watch follows the agent to its end.
 func (r *run) watch(ctx context.Context) (json.RawMessage, error) {
 	defer r.stream.Close()
-	copied := make(chan error, 1)
+	copied := make(chan struct{})
 	var stdout io.Writer = io.Discard
 	if r.traits.out {
 		stdout = r.out
 	}
-	go func() { copied <- r.stream.Copy(stdout, r.lines) }()
+	go func() {
+		defer close(copied)
+		// A connection that breaks is an end like any other: what matters is
+		// whether the agent had said how it ended.
+		_ = r.stream.Copy(stdout, r.lines)
+	}()
 
 	if r.traits.operation {
 		// The agent begins only when it hears from a client, so that one
@@ -241,7 +246,7 @@ func (r *run) remove(ctx context.Context) {
 }
 
 // interrupted ends the client's part before the agent's.
-func (r *run) interrupted(ctx context.Context, copied <-chan error, begun bool) (json.RawMessage, error) {
+func (r *run) interrupted(ctx context.Context, copied <-chan struct{}, begun bool) (json.RawMessage, error) {
 	_ = r.stream.CloseWrite()
 	if !r.traits.operation {
 		r.remove(ctx)
@@ -286,14 +291,9 @@ func (r *run) goesOn(why string) error {
 		WithHint("docker snaprestore status %s", r.request.Operation)
 }
 
-// Times of following an agent without a connection to it.
-const (
-	pollInterval = 300 * time.Millisecond
-	// settling is how long an agent must have been ended before it counts as
-	// ended for good: an engine that starts finds its containers ended, and
-	// starts them again a moment later.
-	settling = 5 * time.Second
-)
+// pollInterval is how often the engine is asked for an agent without a
+// connection to it.
+const pollInterval = 300 * time.Millisecond
 
 // follow polls the engine until the agent has said how it ended. It returns an
 // error where it gives up.
@@ -327,7 +327,7 @@ func (r *run) follow(ctx context.Context) error {
 				if endedSince.IsZero() {
 					endedSince = now
 				}
-				if now.Sub(endedSince) > settling {
+				if now.Sub(endedSince) > r.client.settling {
 					return r.vanished()
 				}
 			} else {

@@ -42,7 +42,7 @@ type connection struct {
 	config restore.Config
 	// reachable reports whether the engine answers now.
 	reachable func(context.Context) bool
-	close     func() error
+	close     func()
 }
 
 // server is one run of an agent.
@@ -248,6 +248,6 @@ func connectEngine(ctx context.Context, env func(string) string, g *greeting) (*
 			defer cancel()
 			return engine.CheckVersion(ctx) == nil
 		},
-		close: engine.Close,
+		close: func() { _ = engine.Close() },
 	}, nil
 }

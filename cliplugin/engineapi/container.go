@@ -88,14 +88,24 @@ func (c *Client) CreateContainer(ctx context.Context, spec ContainerSpec) (id st
 	return id, err
 }
 
-// Stream is the attached standard streams of a container.
-type Stream struct{ hijacked types.HijackedResponse }
+// Stream is the attached standard streams of a container. Writing goes to its
+// standard input.
+type Stream interface {
+	io.Writer
+	// CloseWrite ends the container's standard input.
+	CloseWrite() error
+	// Copy writes what the container says to stdout and stderr until the
+	// container ends or the connection does; it cannot tell which.
+	Copy(stdout, stderr io.Writer) error
+	// Close drops the connection; the container goes on.
+	Close()
+}
 
 // Attach connects to a container's standard streams, before it is started.
-func (c *Client) Attach(ctx context.Context, id string) (*Stream, error) {
-	s := &Stream{}
+func (c *Client) Attach(ctx context.Context, id string) (Stream, error) {
+	s := &attached{}
 	err := c.call(ctx, "attach to container "+id, func() (err error) {
-		s.hijacked, err = c.api.ContainerAttach(ctx, id, container.AttachOptions{
+		s.HijackedResponse, err = c.api.ContainerAttach(ctx, id, container.AttachOptions{
 			Stream: true, Stdin: true, Stdout: true, Stderr: true,
 		})
 		return err
@@ -106,19 +116,14 @@ func (c *Client) Attach(ctx context.Context, id string) (*Stream, error) {
 	return s, nil
 }
 
-// Write writes to the container's standard input.
-func (s *Stream) Write(p []byte) (int, error) { return s.hijacked.Conn.Write(p) }
+// attached is a Stream on a connection of its own. Closing is the
+// connection's.
+type attached struct{ types.HijackedResponse }
 
-// CloseWrite ends the container's standard input.
-func (s *Stream) CloseWrite() error { return s.hijacked.CloseWrite() }
+func (s *attached) Write(p []byte) (int, error) { return s.Conn.Write(p) }
 
-// Close drops the connection; the container goes on.
-func (s *Stream) Close() { s.hijacked.Close() }
-
-// Copy writes what the container says to stdout and stderr until the container
-// ends or the connection does; it cannot tell which.
-func (s *Stream) Copy(stdout, stderr io.Writer) error {
-	if _, err := stdcopy.StdCopy(stdout, stderr, s.hijacked.Reader); err != nil {
+func (s *attached) Copy(stdout, stderr io.Writer) error {
+	if _, err := stdcopy.StdCopy(stdout, stderr, s.Reader); err != nil {
 		return fmt.Errorf("read from container: %w", err)
 	}
 	return nil
