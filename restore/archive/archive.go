@@ -21,13 +21,17 @@ import (
 	"github.com/snaprestore/snaprestore/restore/tree"
 )
 
-// The description of an entry is that of a tree's.
-type (
-	Type   = tree.Type
-	Entry  = tree.Entry
-	Xattr  = tree.Xattr
-	Extent = tree.Extent
-)
+// Type is what an entry of a tree is.
+type Type = tree.Type
+
+// Entry is an entry of a tree.
+type Entry = tree.Entry
+
+// Xattr is an extended attribute of one.
+type Xattr = tree.Xattr
+
+// Extent is a part of a sparse file that holds data.
+type Extent = tree.Extent
 
 // The types that are read and written. Everything else is refused.
 const (

@@ -59,7 +59,7 @@ func (m *Maker) share(fd int, n *Node, each func(int64) error) error {
 }
 
 // CanClone tells whether files in dir can share blocks: nil, or why not.
-func CanClone(dir *os.Root) error {
+func CanClone(dir *os.Root) (err error) {
 	const names = ".probe-clone-"
 	var files [2]*os.File
 	for i := range files {
@@ -68,7 +68,11 @@ func CanClone(dir *os.Root) error {
 		if err != nil {
 			return fmt.Errorf("probe for shared blocks: %w", err)
 		}
-		defer dir.Remove(name)
+		defer func() {
+			if left := dir.Remove(name); err == nil && left != nil {
+				err = fmt.Errorf("remove probe: %w", left)
+			}
+		}()
 		defer f.Close()
 		files[i] = f
 	}

@@ -128,7 +128,7 @@ func (d *describer) entry(full, path string, opened bool) error {
 	if !isDirectory {
 		line += fmt.Sprintf(" links %d", st.Nlink)
 		if st.Nlink > 1 {
-			id := [2]uint64{uint64(st.Dev), st.Ino}
+			id := [2]uint64{st.Dev, st.Ino}
 			if d.names[id] == "" {
 				d.names[id] = path
 			}
