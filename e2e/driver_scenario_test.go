@@ -180,6 +180,51 @@ func TestDriverVolumesThroughAllTroubles(t *testing.T) {
 	e.Docker("volume", "rm", "data").OK(t)
 }
 
+// A restore of volumes of both drivers ends with all of them old or all new,
+// whatever is killed in which phase, the driver too.
+func TestARestoreOfBothKindsSurvivesKills(t *testing.T) {
+	f := NewMixedFleet(t)
+	sums := map[string]string{}
+	f.Fill("one")
+	f.Sums(sums, "one")
+	id := f.CLI("create", "--project", "fleet").OK(t).Line()
+	identity, policies := f.Identity(fleetContainers...), f.Policies()
+	for _, victim := range []struct {
+		name string
+		kill func(client *Process)
+	}{
+		{"the driver", func(*Process) { f.KillDriver() }},
+		{"everything", func(client *Process) {
+			f.SignalAgents(unix.SIGKILL)
+			f.Kill9()
+			for _, pid := range f.Drivers() {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+			client.Kill()
+			f.Start()
+		}},
+	} {
+		for _, phase := range []journal.State{journal.Stopping, journal.Prepared, journal.Committed, journal.Starting} {
+			f.Fill("two")
+			f.Sums(sums, "two")
+			watch := f.Watch()
+			client := f.BeginCLI("restore", "--force", id)
+			struck := watch.Until(client.Ended, phase)
+			victim.kill(client)
+			client.Wait()
+			last := f.WaitClosed()
+			got := f.Generation(sums)
+			t.Logf("%s struck at %s: ended %s, generation %s", victim.name, struck, last.Outcome.Result, got)
+			// A driver that is started again has left a start without its volume.
+			f.Compose(f.dir, "up", "--detach", "--wait").OK(t)
+			f.CheckWhole(identity, policies)
+			if got != f.Generation(sums) {
+				t.Errorf("struck at %s: the containers found another generation", struck)
+			}
+		}
+	}
+}
+
 // Somebody starts containers all the time while volumes of both drivers are
 // restored: what they see is of one generation, at any moment.
 func TestStartsRaceARestoreOfBothKinds(t *testing.T) {
