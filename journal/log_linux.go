@@ -89,21 +89,25 @@ func (l *Log) Write(state State) error {
 		return fmt.Errorf("record operation %s: %w", l.Op.ID, err)
 	}
 	l.seq++
-	if err := l.put(record, state, l.seq); err != nil {
+	err := l.put(record, state, l.seq)
+	if err == nil {
+		err = l.store.dir.Sync()
+	}
+	if err != nil {
 		return fmt.Errorf("record operation %s as %s: %w", l.Op.ID, state, err)
 	}
 	l.Op.State, l.recorded = state, state
 	return nil
 }
 
-// put writes one of the operation's files.
+// put writes one of the operation's files; its caller syncs the directory.
 func (l *Log) put(suffix string, state State, seq int) error {
 	l.Op.Updated = time.Now().UTC()
 	data, err := encode(*l.Op, state, seq, l.epoch)
 	if err != nil {
 		return err
 	}
-	return l.store.dir.WriteFile(l.Op.ID+suffix, data, 0o600)
+	return l.store.dir.PlaceFile(l.Op.ID+suffix, data, 0o600)
 }
 
 // Prepare records PREPARED, after both records that may follow it lie ready.
@@ -118,6 +122,9 @@ func (l *Log) Prepare() error {
 		if err := l.put(row.suffix, row.state, l.seq+2); err != nil {
 			return fmt.Errorf("prepare operation %s: %w", l.Op.ID, err)
 		}
+	}
+	if err := l.store.dir.Sync(); err != nil {
+		return fmt.Errorf("prepare operation %s: %w", l.Op.ID, err)
 	}
 	return l.Write(Prepared)
 }

@@ -4,13 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -21,10 +21,15 @@ import (
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/journal/durable"
 	"github.com/snaprestore/snaprestore/restore"
-	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/enginetest"
-	"github.com/snaprestore/snaprestore/restore/fault"
 )
+
+// tester is what a check needs of a test, so that one can be tried out.
+type tester interface {
+	assert.TestingT
+	Helper()
+	Failed() bool
+}
 
 // errDead is what everything returns in a process that has crashed.
 var errDead = errors.New("the process is dead")
@@ -33,7 +38,7 @@ var errDead = errors.New("the process is dead")
 // system in memory: the tests here ask what is seen after a process dies, and
 // a model of their own tells what a power loss would leave.
 type world struct {
-	t   *testing.T
+	t   tester
 	dir string
 	e   *enginetest.Engine
 	// names gives the ids that a test knows a name, for keys and states.
@@ -71,6 +76,7 @@ type process struct {
 type point struct {
 	key  string // the same in every run
 	done bool   // after the effect
+	from string // the function that takes the step
 	step *durable.Step
 	call *enginetest.Call
 }
@@ -127,7 +133,23 @@ func (p *process) step(s durable.Step) error {
 	if s.To != "" {
 		key += " -> " + filepath.Join(s.ToIn, s.To)
 	}
-	return p.pass(point{key: key, done: s.Done, step: &s})
+	return p.pass(point{key: key, done: s.Done, step: &s, from: caller()})
+}
+
+// caller finds the function of the project that asked for a durable step.
+func caller() string {
+	pcs := make([]uintptr, 32)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs)])
+	for {
+		frame, more := frames.Next()
+		name := strings.TrimPrefix(frame.Function, "github.com/snaprestore/snaprestore/")
+		if name != frame.Function && !strings.HasPrefix(name, "journal/durable.") && !strings.Contains(name, "_test.") {
+			return name
+		}
+		if !more {
+			return "a copy"
+		}
+	}
 }
 
 // do opens the domain and runs one call of it.
@@ -276,130 +298,6 @@ func (w *world) digest(s state) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// plainEngine is a copy engine whose every file is a point of the process.
-type plainEngine struct{ p *process }
-
-func (plainEngine) Name() string { return "plain" }
-
-func (e plainEngine) Save(ctx context.Context, tree, store *os.Root, index int, skipped func(path, reason string), p copyengine.Progress) (copyengine.Content, error) {
-	c := copyengine.Content{File: fmt.Sprint(index, ".plain")}
-	var all []entry
-	err := fs.WalkDir(tree.FS(), ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || path == "." {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		one := entry{path: path, mode: info.Mode()}
-		if d.Type().IsRegular() {
-			data, err := tree.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			one.data = string(data)
-			c.Bytes += int64(len(data))
-		}
-		c.Files++
-		all = append(all, one)
-		return nil
-	})
-	if err != nil {
-		return c, err
-	}
-	var lines []string
-	for _, one := range all {
-		data, err := json.Marshal([]any{one.path, one.mode, one.data})
-		if err != nil {
-			return c, err
-		}
-		lines = append(lines, string(data))
-	}
-	data := []byte(strings.Join(lines, "\n"))
-	sum := sha256.Sum256(data)
-	c.SHA256, c.Stored = hex.EncodeToString(sum[:]), int64(len(data))
-	return c, e.file(store, c.File, data, 0o600)
-}
-
-func (plainEngine) read(store *os.Root, c copyengine.Content) ([]byte, error) {
-	data, err := store.ReadFile(c.File)
-	if err != nil {
-		return nil, err
-	}
-	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != c.SHA256 {
-		return nil, fault.New(fault.Corrupt, "read %s: checksum differs", c.File)
-	}
-	return data, nil
-}
-
-func (e plainEngine) Verify(ctx context.Context, store *os.Root, c copyengine.Content, p copyengine.Progress) error {
-	_, err := e.read(store, c)
-	return err
-}
-
-func (e plainEngine) Load(ctx context.Context, store *os.Root, c copyengine.Content, tree *os.Root, p copyengine.Progress) error {
-	data, err := e.read(store, c)
-	if err != nil {
-		return err
-	}
-	for line := range strings.Lines(string(data)) {
-		var path, content string
-		var mode fs.FileMode
-		if err := json.Unmarshal([]byte(line), &[]any{&path, &mode, &content}); err != nil {
-			return err
-		}
-		if mode.IsDir() {
-			err = e.mkdir(tree, path, mode.Perm())
-		} else {
-			err = e.file(tree, path, []byte(content), mode.Perm())
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// at gives the path of a directory that is open as a root.
-func at(root *os.Root) (string, error) {
-	f, err := root.Open(".")
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
-}
-
-// file writes one file, unsynced, as a step of the process.
-func (e plainEngine) file(root *os.Root, name string, data []byte, mode fs.FileMode) error {
-	return e.unsynced(root, name, durable.Step{Op: durable.OpCreate, Data: data, Mode: mode}, func() error {
-		return root.WriteFile(name, data, mode)
-	})
-}
-
-func (e plainEngine) mkdir(root *os.Root, name string, mode fs.FileMode) error {
-	return e.unsynced(root, name, durable.Step{Op: durable.OpMkdir, Mode: mode}, func() error {
-		return root.Mkdir(name, mode)
-	})
-}
-
-func (e plainEngine) unsynced(root *os.Root, name string, s durable.Step, do func() error) error {
-	dir, err := at(root)
-	if err != nil {
-		return err
-	}
-	s.Dir, s.Name = filepath.Dir(filepath.Join(dir, name)), filepath.Base(name)
-	if err := e.p.step(s); err != nil {
-		return err
-	}
-	if err := do(); err != nil {
-		return err
-	}
-	s.Done = true
-	return e.p.step(s)
-}
-
 // content reads what the test wrote into a volume's tree, whole: a tree with
 // anything but that is no tree of either side.
 func content(tree string) (string, error) {
@@ -418,7 +316,7 @@ func content(tree string) (string, error) {
 }
 
 // fill writes a volume's content.
-func fill(t *testing.T, tree, word string) {
+func fill(t tester, tree, word string) {
 	t.Helper()
 	assert.NilError(t, os.MkdirAll(filepath.Join(tree, "deep"), 0o750))
 	for _, name := range []string{"content", "deep/content"} {
@@ -426,16 +324,15 @@ func fill(t *testing.T, tree, word string) {
 	}
 }
 
-// workload makes a project with that many volumes: a database that all depend
-// on, readers, a container that is down, one of another project, and a paused
-// one.
-func (w *world) workload(volumes int) {
-	w.t.Helper()
+// workload makes a project with that many volumes: a database, what depends on
+// it, a container that is down, one of another project, and a paused one.
+func (w *world) workload(t *testing.T, volumes int) {
+	t.Helper()
 	var names []string
 	for i := range volumes {
 		name := fmt.Sprintf("shop_v%d", i)
 		names = append(names, name)
-		fill(w.t, w.e.AddVolume(w.t, restore.Volume{Name: name, Labels: map[string]string{
+		fill(t, w.e.AddVolume(t, restore.Volume{Name: name, Labels: map[string]string{
 			"com.docker.compose.project": "shop", "com.docker.compose.volume": fmt.Sprintf("v%d", i),
 		}}), "first")
 	}
@@ -465,7 +362,7 @@ func (w *world) workload(volumes int) {
 		for _, v := range c.volumes {
 			made.Mounts = append(made.Mounts, restore.Mount{Name: v, Target: "/" + v})
 		}
-		w.e.AddContainer(w.t, made, nil)
+		w.e.AddContainer(t, made, nil)
 	}
 }
 

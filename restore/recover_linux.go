@@ -65,6 +65,9 @@ func (d *Domain) endWorking(ctx context.Context, log *journal.Log) (plan.Restore
 	case journal.Remove:
 		err = d.removeVolumes(op)
 	default:
+		if err := d.snapshots.Settle(); err != nil {
+			return d.result(op), err
+		}
 		_, loadErr := d.snapshots.Load(op.Snapshot)
 		if loadErr != nil {
 			err = d.snapshots.Discard(op.Snapshot)

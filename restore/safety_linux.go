@@ -19,6 +19,9 @@ func (d *Domain) keepSafety(ctx context.Context, op *journal.Operation) error {
 	if err != nil {
 		return err
 	}
+	if err := d.snapshots.Settle(); err != nil {
+		return err
+	}
 	if _, err := d.snapshots.Load(op.Safety); err != nil {
 		snap := snapshot.Snapshot{
 			ID: op.Safety, Name: snapshot.SafetyName(op.Kind, op.ID), Kind: snapshot.Safety,

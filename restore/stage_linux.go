@@ -63,9 +63,6 @@ func (d *Domain) stageVolume(ctx context.Context, op *journal.Operation, dir *du
 	if err := dir.Mkdir(v.Stage, 0o700); err != nil {
 		return err
 	}
-	if err := dir.Sync(); err != nil {
-		return err
-	}
 	sub, err := dir.OpenDir(v.Stage)
 	if err != nil {
 		return err

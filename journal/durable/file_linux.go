@@ -44,16 +44,22 @@ func (d *Dir) CreateFile(name string, data []byte, mode fs.FileMode) error {
 // disk has one of the two. The caller sees to it that one process at a time
 // writes a name: the temporary file has a name of its own only by that.
 func (d *Dir) WriteFile(name string, data []byte, mode fs.FileMode) error {
+	if err := d.PlaceFile(name, data, mode); err != nil {
+		return err
+	}
+	return d.Sync()
+}
+
+// PlaceFile is WriteFile without the last sync, which is the caller's: until
+// then the disk has the old content or the new.
+func (d *Dir) PlaceFile(name string, data []byte, mode fs.FileMode) error {
 	if err := plain(name); err != nil {
 		return err
 	}
 	if err := d.CreateFile(temporary+name, data, mode); err != nil {
 		return err
 	}
-	if err := d.Replace(temporary+name, name); err != nil {
-		return err
-	}
-	return d.Sync()
+	return d.Replace(temporary+name, name)
 }
 
 // ReadFile reads a file of at most limit bytes that the process's user owns

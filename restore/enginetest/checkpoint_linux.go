@@ -44,6 +44,16 @@ func (e *Engine) Checkpoint() (Checkpoint, error) {
 	return i, nil
 }
 
+// PowerOff is the state that a power loss leaves: containers that were up still
+// count as such, for Reboot, and have nothing mounted.
+func (i Checkpoint) PowerOff() Checkpoint {
+	i.containers = slices.Clone(i.containers)
+	for n := range i.containers {
+		i.containers[n].paths = nil
+	}
+	return i
+}
+
 // Rewind gives the engine the state of a checkpoint. The trees that containers have
 // mounted must be where they were when it was taken.
 func (e *Engine) Rewind(i Checkpoint) error {

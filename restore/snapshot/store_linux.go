@@ -261,6 +261,16 @@ func (s *Store) put(id string, data []byte) error {
 	return s.dir.Sync()
 }
 
+// Settle makes durable what a process may have done and died before it synced:
+// what Load tells after it is not taken back by a power loss. A recovery calls
+// it before it rests on a snapshot.
+func (s *Store) Settle() error {
+	if err := s.dir.Sync(); err != nil {
+		return fmt.Errorf("settle snapshots: %w", err)
+	}
+	return nil
+}
+
 // Remove deletes a snapshot, damaged or not: it is hidden first, by a durable
 // rename, so that no reader and no crash finds a part of it. A missing one is
 // no error. The trees of a safety snapshot are its caller's to delete.

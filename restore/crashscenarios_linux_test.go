@@ -1,0 +1,146 @@
+package restore_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"gotest.tools/v3/assert"
+
+	"github.com/snaprestore/snaprestore/restore"
+	"github.com/snaprestore/snaprestore/restore/plan"
+	"github.com/snaprestore/snaprestore/restore/snapshot"
+)
+
+// The ids that the scenarios use.
+const (
+	idFirst   = "aaaaaaaaaaa1" // the snapshot of the first data
+	idEarlier = "aaaaaaaaaaa2" // a restore before the operation
+	idThis    = "aaaaaaaaaaa3" // the operation that is interrupted
+)
+
+// scenario is an operation, and what the world is before and after it.
+type scenario struct {
+	name    string
+	volumes int
+	prepare []func(context.Context, *restore.Domain) error
+	call    func(context.Context, *restore.Domain) error
+	// was and becomes are the content of all volumes.
+	was, becomes string
+	// had and gets are the snapshots, by name or id.
+	had, gets []string
+	// deep asks for power losses during recoveries, too.
+	deep bool
+}
+
+func createFirst(ctx context.Context, d *restore.Domain) error {
+	_, err := d.Create(ctx, idFirst, plan.Create{Project: "shop", Name: "first"})
+	return err
+}
+
+func restoreFirst(id string, change func(*plan.RestoreRequest)) func(context.Context, *restore.Domain) error {
+	return func(ctx context.Context, d *restore.Domain) error {
+		r := plan.RestoreRequest{Snapshot: "first", Project: "shop", Timeout: time.Minute}
+		if change != nil {
+			change(&r)
+		}
+		p, err := d.PlanRestore(ctx, id, r)
+		if err != nil {
+			return err
+		}
+		_, err = d.Execute(ctx, p)
+		return err
+	}
+}
+
+func undo(id string) func(context.Context, *restore.Domain) error {
+	return func(ctx context.Context, d *restore.Domain) error {
+		p, err := d.PlanUndo(ctx, id, plan.UndoRequest{})
+		if err != nil {
+			return err
+		}
+		_, err = d.Execute(ctx, p)
+		return err
+	}
+}
+
+func create(consistency snapshot.Consistency) func(context.Context, *restore.Domain) error {
+	return func(ctx context.Context, d *restore.Domain) error {
+		_, err := d.Create(ctx, idThis, plan.Create{Project: "shop", Name: "this", Consistency: consistency})
+		return err
+	}
+}
+
+func remove(ref string) func(context.Context, *restore.Domain) error {
+	return func(ctx context.Context, d *restore.Domain) error {
+		_, err := d.Remove(ctx, idThis, []string{ref}, "")
+		return err
+	}
+}
+
+func recoverAll(ctx context.Context, d *restore.Domain) error {
+	_, err := d.Recover(ctx, "")
+	return err
+}
+
+func scenarios() []scenario {
+	type calls = []func(context.Context, *restore.Domain) error
+	var all []scenario
+	for _, volumes := range []int{1, 3} {
+		all = append(all, scenario{
+			name: fmt.Sprintf("restore of %d volumes", volumes), volumes: volumes,
+			prepare: calls{createFirst}, call: restoreFirst(idThis, nil),
+			was: "second", becomes: "first",
+			had: []string{"first"}, gets: []string{"first", "pre-restore-THIS"},
+		})
+	}
+	return append(all,
+		scenario{
+			name: "undo of 2 volumes", volumes: 2,
+			prepare: calls{createFirst, restoreFirst(idEarlier, nil)}, call: undo(idThis),
+			was: "first", becomes: "second",
+			had: []string{"first", "pre-restore-EARLIER"}, gets: []string{"first", "pre-undo-THIS"},
+		},
+		scenario{
+			name: "create with pause", volumes: 2, call: create(snapshot.Pause),
+			was: "second", becomes: "second", gets: []string{"this"},
+		},
+		scenario{
+			name: "create with stop", volumes: 2, call: create(snapshot.Stop), deep: true,
+			was: "second", becomes: "second", gets: []string{"this"},
+		},
+		scenario{
+			name: "rm of a snapshot", volumes: 2, prepare: calls{createFirst}, call: remove("first"),
+			was: "second", becomes: "second", had: []string{"first"},
+		},
+		scenario{
+			name: "rm of a safety snapshot", volumes: 2, prepare: calls{createFirst, restoreFirst(idEarlier, nil)},
+			call: remove("pre-restore-" + idEarlier),
+			was:  "first", becomes: "first", had: []string{"first", "pre-restore-EARLIER"}, gets: []string{"first"}, deep: true,
+		},
+	)
+}
+
+// begin brings a new world to where the scenario's operation begins.
+func (sc scenario) begin(t *testing.T) (*world, state) {
+	t.Helper()
+	w := newWorld(t)
+	w.names = map[string]string{idFirst: "FIRST", idEarlier: "EARLIER", idThis: "THIS"}
+	w.workload(t, sc.volumes)
+	for i, call := range sc.prepare {
+		assert.NilError(t, w.run(call))
+		if i == 0 {
+			for _, tree := range w.trees() {
+				fill(t, tree, "second")
+			}
+		}
+	}
+	if len(sc.prepare) == 0 {
+		for _, tree := range w.trees() {
+			fill(t, tree, "second")
+		}
+	}
+	return w, w.take()
+}
+
