@@ -236,7 +236,7 @@ func (l *Locks) taken(key string) (bool, error) {
 
 // forget unlinks the file of a key that the caller holds exclusively and that
 // no operation will have again.
-func (l *Locks) forget(key string) { l.dir.Remove(fileName(key)) }
+func (l *Locks) forget(key string) { _ = l.dir.Remove(fileName(key)) }
 
 // sign writes the holder into its lock file, for those who find it locked.
 func sign(f *os.File, holder Holder) error {
@@ -282,7 +282,7 @@ func (h *Held) Release() {
 		// A name that stays behind would be shown for the next holder, who may
 		// not have signed yet, or for a shared one.
 		if by := whose(f.File); by.Operation == f.holder.Operation && by.Since.Equal(f.holder.Since) {
-			f.Truncate(0)
+			_ = f.Truncate(0)
 		}
 		f.Close()
 	}

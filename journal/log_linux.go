@@ -46,7 +46,7 @@ func (s *Store) Begin(ctx context.Context, op *Operation) (*Log, error) {
 	if err := log.Write(op.State); err != nil {
 		// Nothing was done in the operation's name: it never was. Should the
 		// record come back after a power loss, it is one of nothing done.
-		s.dir.Unlink(op.ID + record)
+		_ = s.dir.Unlink(op.ID + record)
 		held.Release()
 		return nil, err
 	}
@@ -190,7 +190,7 @@ func (s *Store) Tidy() {
 			op, err := s.Load(id)
 			over := errors.Is(err, ErrNotFound) || err == nil && op.State == Closed
 			if over || strings.HasPrefix(name, ".") {
-				s.dir.Unlink(name)
+				_ = s.dir.Unlink(name)
 			}
 		})
 	}

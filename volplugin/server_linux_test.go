@@ -158,7 +158,10 @@ func TestWaitingMountSeesThatTheEngineHangsUp(t *testing.T) {
 	assert.NilError(t, err)
 	ended := make(chan error, 1)
 	go func() {
-		_, err := c.Do(r)
+		response, err := c.Do(r)
+		if err == nil {
+			response.Body.Close()
+		}
 		ended <- err
 	}()
 	cancel()
