@@ -143,4 +143,3 @@ func (sc scenario) begin(t *testing.T) (*world, state) {
 	}
 	return w, w.take()
 }
-
