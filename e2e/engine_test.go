@@ -83,9 +83,22 @@ func makeTemplate(t testing.TB) {
 		must(t, os.RemoveAll(filepath.Join(e.Data, name)))
 	}
 	must(t, endProcesses(e.Dir, "/"+e.name+"/"))
+	// Whoever copied the mount into a namespace of his own may delay the
+	// unmount's writing; the copies are made at once.
+	must(t, syncTree(e.Data))
 	must(t, unmountBelow(e.Dir))
 	must(t, os.Rename(e.disk(), templateDisk()))
 	template.made = true
+}
+
+// syncTree writes out the file system that dir is on.
+func syncTree(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Syncfs(int(f.Fd()))
 }
 
 // newEngine lays an engine out, without its disk.

@@ -8,8 +8,6 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/snaprestore/snaprestore/journal"
 )
 
 // Untouched gives what shows that a workload was left alone: its containers
@@ -23,8 +21,8 @@ func (f *Fleet) Untouched() string {
 	return state
 }
 
-// Ballast fills the engine's disk until no more than free bytes are left, of
-// what is kept for root neither.
+// Ballast takes room on the engine's disk until free bytes are left to take,
+// or, where that is 0, until nobody can store anything, root neither.
 func (e *Engine) Ballast(free int64) (remove func()) {
 	e.t.Helper()
 	var disk unix.Statfs_t
@@ -33,7 +31,16 @@ func (e *Engine) Ballast(free int64) (remove func()) {
 	f, err := os.Create(path)
 	must(e.t, err)
 	defer f.Close()
-	must(e.t, unix.Fallocate(int(f.Fd()), 0, 0, int64(disk.Bfree)*disk.Bsize-free))
+	size := int64(disk.Bavail)*disk.Bsize - free
+	must(e.t, unix.Fallocate(int(f.Fd()), 0, 0, size))
+	// What is left is kept for root, and for the file system itself.
+	for step := int64(1 << 30); free == 0 && step >= 4096; {
+		if err := unix.Fallocate(int(f.Fd()), 0, size, step); err == nil {
+			size += step
+		} else {
+			step /= 2
+		}
+	}
 	return func() { must(e.t, os.Remove(path)) }
 }
 
@@ -56,19 +63,21 @@ func TestAFullDiskStopsNothing(t *testing.T) {
 	})
 	t.Run("while staging", func(t *testing.T) {
 		f.In(t)
-		before := f.Untouched()
-		watch := f.Watch()
-		restore := f.BeginCLI("restore", "--force", id)
-		state := watch.Until(restore.Ended, journal.Staging)
-		if !f.SignalAgents(unix.SIGSTOP) || state != journal.Staging || watch.states()[0] != journal.Staging {
-			t.Fatalf("the restore was too fast to be held, at %s", state)
-		}
-		remove := f.Ballast(64 << 10)
+		var before string
+		restore := f.Hold(func() {
+			f.Fill("two")
+			before = f.Untouched()
+		}, "restore", "--force", id)
+		remove := f.Ballast(0)
 		f.SignalAgents(unix.SIGCONT)
 		result := restore.Wait()
 		remove()
-		if result.Code == 0 {
-			t.Fatalf("a restore without room succeeded\n%s", result)
+		switch result.Code {
+		case 1, 13:
+		case 75: // not even the journal had room
+			f.CLI("recover").OK(t)
+		default:
+			t.Fatalf("want a restore that failed, or is in doubt\n%s", result)
 		}
 		f.WaitClosed()
 		if after := f.Untouched(); after != before {
@@ -127,7 +136,7 @@ func TestADamagedJournalFailsClosed(t *testing.T) {
 	f.Fill("one")
 	id := f.CLI("create", "--project", "fleet").OK(t).Line()
 	f.Fill("two")
-	records, err := filepath.Glob(filepath.Join(f.Data, "snaprestore/journal/*.json"))
+	records, err := filepath.Glob(filepath.Join(f.Data, "snaprestore/journal/[0-9a-f]*.json"))
 	must(t, err)
 	if len(records) != 1 {
 		t.Fatalf("want one record, there are %v", records)

@@ -154,8 +154,19 @@ func (f *Fleet) Sums(sums map[string]string, generation string) {
 	}
 }
 
-// VolumePath is where a local volume's data is on the engine host.
+// VolumePath is where a volume's data is on the engine host: that of the
+// volume driver, where it serves the volume, else the engine's own.
 func (e *Engine) VolumePath(name string) string {
+	e.t.Helper()
+	records, err := filepath.Glob(filepath.Join(e.Data, "snaprestore/volumes/*/volume.json"))
+	must(e.t, err)
+	for _, record := range records {
+		data, err := os.ReadFile(record)
+		must(e.t, err)
+		if strings.Contains(string(data), fmt.Sprintf(`"name":%q`, name)) {
+			return filepath.Join(filepath.Dir(record), "_data")
+		}
+	}
 	return filepath.Join(e.Data, "volumes", name, "_data")
 }
 
@@ -234,7 +245,9 @@ func (e *Engine) CheckTidy() {
 	}
 	beside, err := filepath.Glob(filepath.Join(e.Data, "volumes/*/.snaprestore-*"))
 	must(e.t, err)
-	for _, path := range beside {
+	served, err := filepath.Glob(filepath.Join(e.Data, "snaprestore/volumes/*/.snaprestore-*"))
+	must(e.t, err)
+	for _, path := range append(beside, served...) {
 		if !owned[path] {
 			e.t.Errorf("%s was left behind", strings.TrimPrefix(path, e.Data))
 		}

@@ -20,7 +20,7 @@ import (
 // Operations are the operations in the engine's journal.
 func (e *Engine) Operations() (ops []*journal.Operation) {
 	e.t.Helper()
-	files, err := filepath.Glob(filepath.Join(e.Data, "snaprestore/journal/*.json"))
+	files, err := filepath.Glob(filepath.Join(e.Data, "snaprestore/journal/[0-9a-f]*.json"))
 	must(e.t, err)
 	for _, file := range files {
 		data, err := os.ReadFile(file)
@@ -126,7 +126,7 @@ func (w *Watch) Until(ended func() bool, states ...journal.State) journal.State 
 
 // states are those of the operations that are new since the watch began.
 func (w *Watch) states() (states []journal.State) {
-	files, err := filepath.Glob(filepath.Join(w.dir, "*.json"))
+	files, err := filepath.Glob(filepath.Join(w.dir, "[0-9a-f]*.json"))
 	must(w.t, err)
 	for _, file := range files {
 		if w.seen[strings.TrimSuffix(filepath.Base(file), ".json")] {
@@ -162,4 +162,25 @@ func (e *Engine) SignalAgents(signal unix.Signal) bool {
 		_ = unix.Kill(pid, signal)
 	}
 	return len(pids) > 0
+}
+
+// Hold begins a restore and stops its agent with SIGSTOP while it stages,
+// before anything else was done. One that was too fast is let go to its end,
+// and prepare and restore begin anew.
+func (e *Engine) Hold(prepare func(), args ...string) *Process {
+	e.t.Helper()
+	for range 10 {
+		prepare()
+		watch := e.Watch()
+		client := e.BeginCLI(args...)
+		watch.Until(client.Ended, journal.Staging)
+		stopped := e.SignalAgents(unix.SIGSTOP)
+		if states := watch.states(); stopped && len(states) == 1 && states[0] == journal.Staging {
+			return client
+		}
+		e.SignalAgents(unix.SIGCONT)
+		client.Wait().OK(e.t)
+	}
+	e.t.Fatal("hold a restore while it stages: it was too fast each time")
+	return nil
 }

@@ -96,7 +96,7 @@ func endProcesses(dir, group string) error {
 }
 
 // helpers are the programs of an engine that name its directory as they run.
-var helpers = []string{"dockerd", "containerd", "containerd-shim-runc-v2", "runc", "docker", "docker-compose", "docker-snaprestore"}
+var helpers = []string{"dockerd", "containerd", "containerd-shim-runc-v2", "runc", "docker", "docker-compose", "docker-snaprestore", "snaprestored"}
 
 func processes(dir, group string) (pids []int) {
 	entries, err := os.ReadDir("/proc")

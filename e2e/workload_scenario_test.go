@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/snaprestore/snaprestore/journal"
 )
 
 // Somebody brings the project up again and again while it is restored: the
@@ -119,14 +117,9 @@ volumes:
 	started := func() string {
 		return f.Docker("inspect", "--format", "{{.State.StartedAt}}", "other-reader-1").OK(t).Line()
 	}
-	before := started()
 
-	watch := f.Watch()
-	restore := f.BeginCLI("restore", "--force", id)
-	state := watch.Until(restore.Ended, journal.Staging, journal.Stopping)
-	if !f.SignalAgents(unix.SIGSTOP) || restore.Ended() {
-		t.Fatalf("the restore was too fast to be held, at %s", state)
-	}
+	restore := f.Hold(func() { f.Fill("two") }, "restore", "--force", id)
+	before := started()
 	f.CLI("create", "--project", "other").Exits(t, 11)
 	f.SignalAgents(unix.SIGCONT)
 	restore.Wait().OK(t)

@@ -152,7 +152,7 @@ func (d *Driver) settle(ctx context.Context, op *journal.Operation) {
 	case err != nil:
 		log.Printf("settle %s %s, which was %s: %v", op.Kind, op.ID, op.State, err)
 	default:
-		log.Printf("settled the volumes of %s %s, which was %s", op.Kind, op.ID, op.State)
+		log.Printf("looked after the volumes of %s %s, which was %s and whose process is gone", op.Kind, op.ID, op.State)
 	}
 }
 

@@ -89,6 +89,22 @@ func TestNextDriverStartsWithoutTheMountsOfTheLast(t *testing.T) {
 	assert.Equal(t, strings.Count(string(data), " "+path+" "), 1, "mounts pile up")
 }
 
+// TestServiceOfTheHostMakesItsOwnPaths: nothing but the state root is there,
+// as when the machine starts, and the driver may be started again at will.
+func TestServiceOfTheHostMakesItsOwnPaths(t *testing.T) {
+	s := newStage(t)
+	s.config.Points = filepath.Join(filepath.Dir(s.config.Root), "run", "snaprestore", "mnt")
+	d := s.open(t)
+	makeVolume(t, d, "db", "data", nil)
+	path := mustMount(t, d, "db", "one")
+	assert.Equal(t, text(path), "data")
+	c := startContainer(t, path)
+	d = s.open(t)
+	assert.Assert(t, !isBound(t, d, "db"))
+	assert.Equal(t, text(mustMount(t, d, "db", "two")), "data")
+	assert.Equal(t, c.read(t, "f"), "data")
+}
+
 // TestMountInEveryState walks the states of an operation and how far its swap
 // has come: a Mount gives the tree that the operation is bound to end with, or
 // it fails and names the operation, and never shows anything else.

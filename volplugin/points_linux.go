@@ -56,6 +56,9 @@ type step struct {
 func openPoints(dir, work, proc string) (*points, error) {
 	p := &points{dir: dir, making: filepath.Join(work, makingName), proc: proc}
 	sealed := filepath.Join(work, sealedName)
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return nil, fmt.Errorf("make mount paths: %w", err)
+	}
 	there, err := p.clear()
 	if err != nil {
 		return nil, fmt.Errorf("clear mount paths: %w", err)

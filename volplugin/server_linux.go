@@ -184,7 +184,9 @@ func handle[Request any](s *Server, mux *http.ServeMux, method string, do func(c
 		case errors.Is(err, errNotReady), r.Context().Err() != nil:
 			drop()
 		case err != nil:
-			log.Printf("%s: %v", method, err)
+			if !errors.Is(err, volume.ErrNotFound) { // engines ask every driver for every name
+				log.Printf("%s: %v", method, err)
+			}
 			sdk.EncodeResponse(w, driver.NewErrorResponse(sentence(err)), true)
 		default:
 			sdk.EncodeResponse(w, answer, false)

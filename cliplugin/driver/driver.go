@@ -93,7 +93,7 @@ func Install(ctx context.Context, e Engine, spec engineapi.PluginSpec) (Change, 
 		return Enabled, enable(ctx, e, spec.Name)
 	}
 	if change == Replaced {
-		if err := take(ctx, e, found, true); err != nil {
+		if err := take(ctx, e, found); err != nil {
 			return "", err
 		}
 	}
@@ -128,8 +128,10 @@ func incomplete(err error) error {
 		WithHint("the engine's log tells more; then again: docker snaprestore install")
 }
 
-// take disables and removes a plugin.
-func take(ctx context.Context, e Engine, p engineapi.Plugin, force bool) error {
+// take disables and removes a plugin. It needs force: an engine counts every
+// volume that exists as a use of its driver.
+func take(ctx context.Context, e Engine, p engineapi.Plugin) error {
+	const force = true
 	if p.Enabled {
 		if err := e.DisablePlugin(ctx, p.Name, force); err != nil {
 			return err
@@ -178,7 +180,7 @@ func Uninstall(ctx context.Context, e Engine, purge bool) (Uninstalled, error) {
 		}
 		out.Purged, out.Kept = append(out.Purged, out.Kept[0]), out.Kept[1:]
 	}
-	return out, take(ctx, e, found, false)
+	return out, take(ctx, e, found)
 }
 
 // volumes names the driver's volumes.
