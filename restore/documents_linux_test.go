@@ -7,9 +7,11 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -273,5 +275,30 @@ func entries(t *testing.T, r io.Reader) (names []string, files map[string]string
 		assert.NilError(t, err)
 		names = append(names, h.Name)
 		files[h.Name] = string(data)
+	}
+}
+
+// TestReliabilityNamesTestsThatExist looks for every test that RELIABILITY.md
+// rests a promise on.
+func TestReliabilityNamesTestsThatExist(t *testing.T) {
+	data, err := os.ReadFile("../RELIABILITY.md")
+	assert.NilError(t, err)
+	named := regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllStringSubmatch(string(data), -1)
+	assert.Assert(t, len(named) > 0)
+	exist := map[string]bool{}
+	declared := regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`)
+	err = filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		for _, match := range declared.FindAllStringSubmatch(string(source), -1) {
+			exist[match[1]] = true
+		}
+		return err
+	})
+	assert.NilError(t, err)
+	for _, match := range named {
+		assert.Check(t, exist[match[1]], "there is no test %s", match[1])
 	}
 }
