@@ -55,15 +55,17 @@ services:
     pull_policy: never
     restart: always
     # Two volumes that must agree whenever it starts.
-    command: ["sh", "-c", "cmp /a/generation /b/generation || echo mixed >>/log/mixed; date >>/log/starts; sleep 0.2"]
-    volumes: ["a:/a", "b:/b", "log:/log"]
-volumes: {a: {}, b: {}, log: {}}
+    command: ["sh", "-c", "cmp /left/generation /right/generation || echo mixed >>/log/mixed; date >>/log/starts; sleep 0.2"]
+    volumes: ["left:/left", "right:/right", "log:/log"]
+volumes: {left: {}, right: {}, log: {}}
 `)
 	e.Compose(dir, "up", "--detach").OK(t)
+	mixed := filepath.Join(e.VolumePath("loop_log"), "mixed")
 	fill := func(generation string) {
 		e.Docker("stop", "loop-one-1").OK(t)
-		e.FillVolume("loop_a", generation)
-		e.FillVolume("loop_b", generation)
+		e.FillVolume("loop_left", generation)
+		e.FillVolume("loop_right", generation)
+		must(t, os.RemoveAll(mixed)) // before the first fill there is nothing to compare
 		e.Docker("start", "loop-one-1").OK(t)
 	}
 	starts := func() int {
@@ -71,10 +73,10 @@ volumes: {a: {}, b: {}, log: {}}
 		return strings.Count(string(data), "\n")
 	}
 	fill("one")
-	id := e.CLI("create", "loop_a", "loop_b").OK(t).Line()
+	id := e.CLI("create", "loop_left", "loop_right").OK(t).Line()
 	fill("two")
 	e.CLI("restore", "--force", id).OK(t)
-	for _, name := range []string{"loop_a", "loop_b"} {
+	for _, name := range []string{"loop_left", "loop_right"} {
 		if data, err := os.ReadFile(filepath.Join(e.VolumePath(name), "generation")); err != nil || string(data) != "one" {
 			t.Errorf("%s has generation %q (%v), want one", name, data, err)
 		}
@@ -86,7 +88,7 @@ volumes: {a: {}, b: {}, log: {}}
 	WaitFor(t, "the engine restarts it again", 3*time.Minute, func() string {
 		return unless(starts() >= before+2, "it does not start")
 	})
-	if _, err := os.Stat(filepath.Join(e.VolumePath("loop_log"), "mixed")); err == nil {
+	if _, err := os.Stat(mixed); err == nil {
 		t.Error("the container saw one volume of the snapshot and one of before")
 	}
 }
