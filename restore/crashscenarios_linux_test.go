@@ -1,6 +1,7 @@
 package restore_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"testing"
@@ -9,6 +10,10 @@ import (
 	"gotest.tools/v3/assert"
 
 	"github.com/snaprestore/snaprestore/restore"
+	archives "github.com/snaprestore/snaprestore/restore/archive"
+	"github.com/snaprestore/snaprestore/restore/copyengine"
+	"github.com/snaprestore/snaprestore/restore/enginetest"
+	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/plan"
 	"github.com/snaprestore/snaprestore/restore/snapshot"
 )
@@ -32,6 +37,21 @@ type scenario struct {
 	had, gets []string
 	// deep asks for power losses during recoveries, too.
 	deep bool
+	// opaque says that more is written than steps of the domain, so that the
+	// model of lost writes does not know it.
+	opaque bool
+	// arrange changes the world after the preparation.
+	arrange func(*testing.T, *world)
+	// copier is the copy engine, where it is not the one of these tests.
+	copier copyengine.Engine
+	// health is that of the database; nil is healthy.
+	health enginetest.Health
+	// creates says that the last volume is there only after the operation.
+	creates bool
+	// fails is how the operation ends, and undoes the snapshots when it then
+	// has taken itself back.
+	fails  fault.Kind
+	undoes []string
 }
 
 func createFirst(ctx context.Context, d *restore.Domain) error {
@@ -95,7 +115,46 @@ func scenarios() []scenario {
 			had: []string{"first"}, gets: []string{"first", "pre-restore-THIS"},
 		})
 	}
+	var archive bytes.Buffer
 	return append(all,
+		scenario{
+			name: "restore that makes a volume", volumes: 2, creates: true, opaque: true,
+			prepare: calls{createFirst}, call: restoreFirst(idThis, nil),
+			arrange: func(t *testing.T, w *world) {
+				for _, id := range []string{"c-web", "c-idle", "c-paused", "c-other"} {
+					w.e.RemoveContainer(id)
+				}
+				assert.NilError(t, w.e.RemoveVolume(t.Context(), "shop_v1"))
+			},
+			was: "second", becomes: "first",
+			had: []string{"first"}, gets: []string{"first", "pre-restore-THIS"},
+		},
+		scenario{
+			name: "restore that takes itself back", volumes: 1,
+			prepare: calls{createFirst},
+			call:    restoreFirst(idThis, func(r *plan.RestoreRequest) { r.Rollback = true }),
+			health: func(c restore.Container, n int) string {
+				if word, err := content(c.Mounts[0].Source); err == nil && word == "first" {
+					return "unhealthy"
+				}
+				return "healthy"
+			},
+			was: "second", becomes: "first", fails: fault.RolledBack,
+			had: []string{"first"}, gets: []string{"first", "pre-restore-THIS"}, undoes: []string{"first", "pre-undo-ID"},
+		},
+		scenario{
+			name: "import", volumes: 1, copier: archives.New(), opaque: true,
+			prepare: calls{createFirst, func(ctx context.Context, d *restore.Domain) error {
+				archive.Reset()
+				_, err := d.Export(ctx, "first", "", false, &archive)
+				return err
+			}},
+			call: func(ctx context.Context, d *restore.Domain) error {
+				_, err := d.Import(ctx, idThis, bytes.NewReader(archive.Bytes()), "this")
+				return err
+			},
+			was: "second", becomes: "second", had: []string{"first"}, gets: []string{"first", "this"},
+		},
 		scenario{
 			name: "undo of 2 volumes", volumes: 2,
 			prepare: calls{createFirst, restoreFirst(idEarlier, nil)}, call: undo(idThis),
@@ -127,7 +186,8 @@ func (sc scenario) begin(t *testing.T) (*world, state) {
 	t.Helper()
 	w := newWorld(t)
 	w.names = map[string]string{idFirst: "FIRST", idEarlier: "EARLIER", idThis: "THIS"}
-	w.workload(t, sc.volumes)
+	w.copier = sc.copier
+	w.workload(t, sc.volumes, sc.health)
 	for i, call := range sc.prepare {
 		assert.NilError(t, w.run(call))
 		if i == 0 {
@@ -140,6 +200,9 @@ func (sc scenario) begin(t *testing.T) (*world, state) {
 		for _, tree := range w.trees() {
 			fill(t, tree, "second")
 		}
+	}
+	if sc.arrange != nil {
+		sc.arrange(t, w)
 	}
 	return w, w.take()
 }

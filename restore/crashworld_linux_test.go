@@ -21,6 +21,7 @@ import (
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/journal/durable"
 	"github.com/snaprestore/snaprestore/restore"
+	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/enginetest"
 )
 
@@ -42,7 +43,8 @@ type world struct {
 	dir string
 	e   *enginetest.Engine
 	// names gives the ids that a test knows a name, for keys and states.
-	names map[string]string
+	names  map[string]string
+	copier copyengine.Engine // nil for plainEngine
 	// lines are what describe made of entries, which seldom change.
 	lines map[entry]string
 }
@@ -155,8 +157,12 @@ func caller() string {
 // do opens the domain and runs one call of it.
 func (p *process) do(call func(context.Context, *restore.Domain) error) error {
 	ctx := context.Background()
+	copier := p.w.copier
+	if copier == nil {
+		copier = plainEngine{p}
+	}
 	d, err := restore.Open(ctx, restore.Config{
-		Engine: p.w.e, Root: p.w.e.StateRoot(), Proc: p.w.e.Proc(), Copier: plainEngine{p}, Fail: p.step,
+		Engine: p.w.e, Root: p.w.e.StateRoot(), Proc: p.w.e.Proc(), Copier: copier, Fail: p.step,
 	})
 	if err != nil {
 		return err
@@ -326,7 +332,7 @@ func fill(t tester, tree, word string) {
 
 // workload makes a project with that many volumes: a database, what depends on
 // it, a container that is down, one of another project, and a paused one.
-func (w *world) workload(t *testing.T, volumes int) {
+func (w *world) workload(t *testing.T, volumes int, health enginetest.Health) {
 	t.Helper()
 	var names []string
 	for i := range volumes {
@@ -362,7 +368,7 @@ func (w *world) workload(t *testing.T, volumes int) {
 		for _, v := range c.volumes {
 			made.Mounts = append(made.Mounts, restore.Mount{Name: v, Target: "/" + v})
 		}
-		w.e.AddContainer(t, made, nil)
+		w.e.AddContainer(t, made, health)
 	}
 }
 

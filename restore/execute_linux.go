@@ -223,11 +223,7 @@ func (d *Domain) backward(ctx context.Context, log *journal.Log, cause error) (p
 	}
 	var failed []error
 	for i := range op.Volumes {
-		v := &op.Volumes[i]
-		if v.Dir == "" {
-			continue // it was never made
-		}
-		if err := d.bring(op.ID, v, toOld); err != nil {
+		if err := d.bring(op.ID, &op.Volumes[i], toOld); err != nil {
 			failed = append(failed, err)
 		}
 	}

@@ -101,6 +101,9 @@ func TestEveryPowerLossIsRecoveredFromAndEverySyncIsNeeded(t *testing.T) {
 		two.name, two.volumes, two.deep = "restore of 2 volumes", 2, true
 		for _, sc := range append(scenarios(), two) {
 			t.Run(sc.name, func(t *testing.T) {
+				if sc.opaque || sc.fails != "" {
+					t.Skip("more is written than the steps that the model knows, or the end is none of the two")
+				}
 				t.Parallel()
 				k := newWalker(t, sc)
 				l := &loss{walker: k, t: t, first: k.first, end: "new", results: map[string]string{}}

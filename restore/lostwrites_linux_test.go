@@ -247,9 +247,8 @@ func (l *loss) check(img image) (failure string) {
 	booted := k.w.take()
 	k.neverMixed(found{state: booted, how: img.how})
 	k.w.put(booted)
-	op := k.lastRecord()
-	want := k.wanted(op)
-	if op.State == journal.Prepared {
+	want := k.wanted()
+	if k.lastState() == journal.Prepared {
 		k.goesBack(img.how, want)
 		k.w.put(booted)
 	}

@@ -148,9 +148,6 @@ func (d *Domain) makeVolumes(ctx context.Context, log *journal.Log, p *plan.Plan
 func (d *Domain) unstage(ctx context.Context, op *journal.Operation) error {
 	var failed []error
 	for i := range op.Volumes {
-		if op.Volumes[i].Dir == "" {
-			continue
-		}
 		if err := d.bring(op.ID, &op.Volumes[i], toOld); err != nil {
 			failed = append(failed, err)
 		}

@@ -2,6 +2,8 @@ package restore
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/journal/durable"
@@ -118,7 +120,29 @@ func shapeOf(dir *durable.Dir, v *journal.Volume) (s shape, err error) {
 }
 
 // bring moves one volume to a goal. Done twice it does nothing more.
-func (d *Domain) bring(op string, v *journal.Volume, g goal) error { return bring(d.Fail, op, v, g) }
+//
+// A volume that is gone has nothing to go back: one that was never made, that a
+// recovery before this one removed, or that its owner removed meanwhile.
+func (d *Domain) bring(op string, v *journal.Volume, g goal) error {
+	if g == toOld && d.gone(v) {
+		return nil
+	}
+	return bring(d.Fail, op, v, g)
+}
+
+// gone tells that a volume of the engine's data root was removed. Elsewhere a
+// missing directory may only mean that this process does not see it.
+func (d *Domain) gone(v *journal.Volume) bool {
+	if v.Dir == "" {
+		return true
+	}
+	if !within(v.Dir, filepath.Dir(d.Root)) {
+		return false
+	}
+	_, err := os.Lstat(v.Dir)
+	_, parentErr := os.Lstat(filepath.Dir(v.Dir))
+	return isMissing(err) && parentErr == nil
+}
 
 func bring(fail durable.Failpoint, op string, v *journal.Volume, g goal) error {
 	dir, err := durable.Open(v.Dir, fail)
