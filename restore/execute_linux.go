@@ -396,8 +396,12 @@ func (d *Domain) rollBack(ctx context.Context, log *journal.Log, cause error) (p
 				WithHint("the data that did not work is kept: docker snaprestore ls")
 		}
 	}
-	f := fault.From(err)
-	return d.result(op), fault.New(f.Kind, "%s: %w; going back: %w", op.Kind, cause, err).
+	f := *fault.From(err)
+	if f.Kind != fault.InDoubt && f.Kind != fault.NotStarted {
+		// Whatever ended the way back, it ended where it began.
+		f.Kind, f.State = fault.NotStarted, "the new data is in place in all volumes; going back failed"
+	}
+	return d.result(op), fault.New(f.Kind, "%s: %w; going back: %s", op.Kind, cause, f.Message).
 		WithState("%s", f.State).WithHint("docker snaprestore status; docker snaprestore undo %s", op.ID)
 }
 
