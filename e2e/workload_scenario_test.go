@@ -176,7 +176,7 @@ func TestVolumesWithoutContainers(t *testing.T) {
 // A workload that does not get healthy on the restored data gets its own back
 // when --rollback was asked for.
 func TestAnUnhealthyWorkloadIsRolledBack(t *testing.T) {
-	f := NewFleet(t)
+	f := newFleet(t, checkedFleetFile)
 	f.Fill("one")
 	poison := filepath.Join(f.VolumePath("fleet_alpha"), "poison")
 	must(t, os.WriteFile(poison, nil, 0o600))
