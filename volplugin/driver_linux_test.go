@@ -281,6 +281,19 @@ func TestEngineThatDoesNotSeeTheMountGetsNoPath(t *testing.T) {
 	assert.Assert(t, !isBound(t, d, "db"))
 }
 
+// TestLossOfTheMountPathsIsNoticedBeforeAMount: an engine that takes the
+// shared mount away is noticed without a call.
+func TestLossOfTheMountPathsIsNoticedBeforeAMount(t *testing.T) {
+	s := newStage(t)
+	d := s.open(t)
+	engine := &contact{process: me(), since: time.Now().Add(-time.Hour)}
+	assert.NilError(t, watched(d, nil))
+	assert.NilError(t, watched(d, engine))
+	unmountBelow(t, filepath.Dir(s.config.Points))
+	assert.NilError(t, watched(d, &contact{process: me(), since: time.Now()}), "too early for the engine")
+	assert.ErrorIs(t, watched(d, engine), errUnseen)
+}
+
 func TestRemoveRefusesWhatIsInUse(t *testing.T) {
 	d := newStage(t).open(t)
 	v := makeVolume(t, d, "db", "data", nil)

@@ -230,7 +230,7 @@ func (p *points) at(name string) (*mountinfo.Info, error) {
 	if len(mounts) == 0 {
 		return nil, nil
 	}
-	return mounts[len(mounts)-1], nil
+	return mounts[0], nil // the filter ends at the first
 }
 
 // isPoint reports whether a mount point of any namespace is a volume's path,
@@ -287,6 +287,30 @@ func (p *points) seen(name string, engine process) error {
 		}
 	}
 	return fmt.Errorf("volume %s: %w (process %d)", name, errUnseen, pid)
+}
+
+// reach reports whether the engine has the file system of the mount paths in
+// its namespace, which it must before any bind on it can be seen there.
+func (p *points) reach(engine process) (bool, error) {
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(p.dir))
+	if err != nil {
+		return false, fmt.Errorf("read mounts: %w", err)
+	}
+	theirs, err := p.mountsOf(engine.pid)
+	if err != nil {
+		return false, err
+	}
+	for _, mine := range mounts {
+		if mine.Mountpoint != p.dir || mine.Source != fileSystem {
+			continue
+		}
+		for _, m := range theirs {
+			if sameTree(m, mine) && (m.Mountpoint == p.dir || filepath.Base(m.Mountpoint) == engineFolder) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 func sameTree(m, of *mountinfo.Info) bool {

@@ -29,6 +29,14 @@ const earliestEnd = 2 * time.Second
 // predecessorWait is how long a driver waits for the one before to end.
 const predecessorWait = 30 * time.Second
 
+// watchInterval is how often a managed driver looks whether its mount paths
+// still reach the engine, and enabled how long after its first call an engine
+// has surely recorded that the driver runs.
+const (
+	watchInterval = 200 * time.Millisecond
+	enabled       = time.Second
+)
+
 // reapInterval is how often mounts that nobody needs are looked for.
 const reapInterval = time.Second
 
@@ -126,10 +134,15 @@ func run(ctx context.Context, o options) error {
 	s.Ready(d)
 	log.Printf("%s %s serves the volumes in %s", volume.Program, build.Version, o.config.Root)
 
-	reap := time.NewTicker(reapInterval)
+	reap, watch := time.NewTicker(reapInterval), time.NewTicker(watchInterval)
 	defer reap.Stop()
+	defer watch.Stop()
 	for {
 		select {
+		case <-watch.C:
+			if err := watched(d, s.heard()); o.managed && err != nil {
+				return err
+			}
 		case <-reap.C:
 			d.Reap()
 		case err := <-s.Fatal():
@@ -140,6 +153,24 @@ func run(ctx context.Context, o options) error {
 			return nil
 		}
 	}
+}
+
+// watched fails when the engine has lost the mount paths, before it asks for
+// one: the call during which that is found is lost, since an engine repeats it
+// without its content.
+func watched(d *Driver, engine *contact) error {
+	if engine == nil || time.Since(engine.since) < enabled || engine.gone() {
+		return nil
+	}
+	reaches, err := d.points.reach(engine.process)
+	if err != nil {
+		log.Printf("look for the mount paths: %v", err)
+		return nil
+	}
+	if !reaches {
+		return fmt.Errorf("mount paths: %w (%s): it has taken them away", errUnseen, engine.process)
+	}
+	return nil
 }
 
 // alone makes sure that no other driver works on the state root, and waits for

@@ -8,6 +8,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/docker/go-plugins-helpers/sdk"
@@ -35,6 +36,25 @@ type Server struct {
 	driver *Driver // once ready is closed
 	ready  chan struct{}
 	fatal  chan error
+	// engine is who called last, and when it was first heard of.
+	engine atomic.Pointer[contact]
+}
+
+// contact is an engine that has called.
+type contact struct {
+	process
+	since time.Time
+}
+
+// heard is the engine that calls, nil before its first call. An engine opens
+// a connection as soon as it has started a plugin.
+func (s *Server) heard() *contact { return s.engine.Load() }
+
+func (s *Server) met(p process) process {
+	if was := s.engine.Load(); p.pid != 0 && (was == nil || was.process != p) {
+		s.engine.Store(&contact{process: p, since: time.Now()})
+	}
+	return p
 }
 
 // NewServer makes a server that lets its callers wait until Ready was called.
@@ -59,7 +79,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		Handler:           s.handler(),
 		ReadHeaderTimeout: 30 * time.Second,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, engineKey{}, caller(c))
+			return context.WithValue(ctx, engineKey{}, s.met(caller(c)))
 		},
 	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
