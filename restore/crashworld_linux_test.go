@@ -69,6 +69,7 @@ type process struct {
 	w    *world
 	hook func(point) error
 
+	turn sync.Mutex // one hook at a time: containers are stopped at once
 	mu   sync.Mutex
 	seen map[string]int
 	dead bool
@@ -121,7 +122,9 @@ func (p *process) pass(at point) error {
 	if p.hook == nil {
 		return nil
 	}
+	p.turn.Lock()
 	err := p.hook(at)
+	p.turn.Unlock()
 	if errors.Is(err, errDead) {
 		p.mu.Lock()
 		p.dead = true

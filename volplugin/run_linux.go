@@ -129,7 +129,8 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	defer d.Close()
+	// Nobody closes the driver: a call may still be at work when this returns,
+	// and the end of the process, which follows, closes all.
 	d.Settle(ctx)
 	s.Ready(d)
 	log.Printf("%s %s serves the volumes in %s", volume.Program, build.Version, o.config.Root)
