@@ -178,7 +178,7 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 		args []string
 	}{
 		{"no such snapshot", 10, []string{"restore", "--force", "nowhere"}},
-		{"a path for a snapshot", 10, []string{"restore", "--force", "../" + first}},
+		{"a path for a snapshot", 1, []string{"restore", "--force", "../" + first}},
 		{"no such volume in the snapshot", 10, []string{"restore", "--force", first, "fleet_omega"}},
 		{"no such volume", 10, []string{"create", "fleet_omega"}},
 		{"a path for a volume", 10, []string{"create", "../fleet_alpha"}},
