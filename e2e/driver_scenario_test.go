@@ -205,11 +205,14 @@ func TestARestoreOfBothKindsSurvivesKills(t *testing.T) {
 		}},
 	} {
 		for _, phase := range []journal.State{journal.Stopping, journal.Prepared, journal.Committed, journal.Starting} {
-			f.Fill("two")
-			f.Sums(sums, "two")
-			watch := f.Watch()
-			client := f.BeginCLI("restore", "--force", id)
-			struck := watch.Until(client.Ended, phase)
+			client, struck := f.strikeAt(phase, func() *Process {
+				f.Fill("two")
+				f.Sums(sums, "two")
+				return f.BeginCLI("restore", "--force", id)
+			})
+			if struck == journal.Closed {
+				continue
+			}
 			victim.kill(client)
 			client.Wait()
 			last := f.WaitClosed()
@@ -301,10 +304,13 @@ func TestBootIntoAnInterruptedRestoreOfDriverVolumes(t *testing.T) {
 		}
 		watch := e.Watch()
 		client := e.BeginCLI("restore", "--force", id)
-		if struck = watch.Until(client.Ended, journal.Prepared, journal.Committed); struck != journal.Closed {
+		struck = watch.Until(client.Ended, journal.Prepared)
+		if struck == journal.Prepared || struck == journal.Committed {
 			e.SignalAgents(unix.SIGKILL)
 			e.Kill9()
 			client.Kill()
+		} else {
+			struck = journal.Closed // too fast: it is let go to its end
 		}
 		client.Wait()
 	}

@@ -95,9 +95,8 @@ func (e *Engine) Watch() *Watch {
 	return w
 }
 
-// Until waits until a new operation has reached one of the states or a later
-// one, or unless says that it never will, and gives the state last seen.
-func (w *Watch) Until(ended func() bool, states ...journal.State) journal.State {
+// Until waits until a new operation has reached a state or a later one, or unless says that it never will, and gives the state last seen.
+func (w *Watch) Until(ended func() bool, wanted journal.State) journal.State {
 	w.t.Helper()
 	buffer := make([]byte, 64<<10)
 	deadline := time.Now().Add(5 * time.Minute)
@@ -106,7 +105,7 @@ func (w *Watch) Until(ended func() bool, states ...journal.State) journal.State 
 		done := ended()
 		for _, state := range w.states() {
 			last = state
-			if slices.Contains(states, state) || state == journal.Closed {
+			if order := journal.States(); slices.Index(order, state) >= slices.Index(order, wanted) {
 				return last
 			}
 		}
@@ -114,7 +113,7 @@ func (w *Watch) Until(ended func() bool, states ...journal.State) journal.State 
 			return last
 		}
 		if time.Now().After(deadline) {
-			w.t.Fatalf("no operation reached %v; the last state was %q", states, last)
+			w.t.Fatalf("no operation reached %v; the last state was %q", wanted, last)
 		}
 		poll := []unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}}
 		if _, err := unix.Poll(poll, 20); err != nil && err != unix.EINTR {
