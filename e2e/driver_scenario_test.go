@@ -294,6 +294,10 @@ func TestBootIntoAnInterruptedRestoreOfDriverVolumes(t *testing.T) {
 	}
 	e.Docker("run", "--detach", "--name", "always", "--network", "none", "--restart", "always", "--volume", "left:/a", "--volume", "right:/b",
 		"snaprestore-demo/busybox", "sh", "-c", "echo $(cat /a/generation /b/generation) >>/seen; trap 'exit 0' TERM; while :; do sleep 0.1 & wait $!; done").OK(t)
+	WaitFor(t, "the container has looked at its first data", time.Minute, func() string {
+		seen := e.Docker("exec", "always", "cat", "/seen")
+		return unless(seen.Code == 0 && len(seen.Lines()) == 1, "it saw %q", seen.Stdout)
+	})
 	struck := journal.Closed
 	for attempt := 0; struck == journal.Closed; attempt++ {
 		if attempt == 10 {
