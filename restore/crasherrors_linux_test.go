@@ -75,6 +75,7 @@ func failures(points []string, all bool) (out []failure) {
 // An error at any step leaves the old data with its workload running, or the
 // new data, or is in doubt and says so; then recovery decides.
 func TestAnErrorAnywhereEndsAsOldAsNewOrInDoubt(t *testing.T) {
+	longWalk(t)
 	for i, sc := range scenarios() {
 		t.Run(sc.name, func(t *testing.T) {
 			t.Parallel()

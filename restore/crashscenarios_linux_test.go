@@ -206,3 +206,13 @@ func (sc scenario) begin(t *testing.T) (*world, state) {
 	}
 	return w, w.take()
 }
+
+// longWalk leaves a walk of minutes out of a short run: scripts/test has a run
+// of its own for them, since the race detector makes them several times longer
+// and sees nothing there that the other tests do not show it.
+func longWalk(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("a walk of minutes, not in a short run")
+	}
+}

@@ -55,6 +55,7 @@ func (k *walker) find(s state, how string) {
 // leaves, and so on until there is no new one (a few hundred), no container
 // starts on a mixed set, and recovery leads to one of the ends.
 func TestEveryCrashIsRecoveredFromAndEveryCrashOfRecovery(t *testing.T) {
+	longWalk(t)
 	for _, sc := range scenarios() {
 		t.Run(sc.name, func(t *testing.T) {
 			t.Parallel()

@@ -95,6 +95,7 @@ type crash struct {
 // the two ends; and without any one of the syncs it would not, unless the
 // table says why it is made all the same.
 func TestEveryPowerLossIsRecoveredFromAndEverySyncIsNeeded(t *testing.T) {
+	longWalk(t)
 	all := &syncs{needed: map[string]bool{}}
 	t.Run("scenarios", func(t *testing.T) {
 		two := scenarios()[0]
