@@ -558,6 +558,8 @@ func (d *Domain) unpause(ctx context.Context, log *journal.Log, c journal.Contai
 	if err != nil {
 		now, lookErr := d.Engine.Container(ctx, c.ID)
 		switch {
+		case lookErr == nil && (now.State == "running" || now.State == "restarting"):
+			return nil // it was never paused
 		case lookErr != nil || now.Up():
 			return fmt.Errorf("unpause container %s: %w", c.Name, err)
 		case log.Taken():
@@ -570,22 +572,35 @@ func (d *Domain) unpause(ctx context.Context, log *journal.Log, c journal.Contai
 	return nil
 }
 
-// freezeAttempts is how often a container is asked to pause: on a busy machine
-// runc gives up after a while ("unable to freeze") and thaws what it had.
-const freezeAttempts = 3
+// A container is asked to pause several times: on a busy machine runc gives up
+// after a while ("unable to freeze") and thaws what it had, and one that its
+// restart policy starts again and again cannot be paused in between.
+const (
+	restartPatience = 15 * time.Second
+	restartAttempts = 20
+)
 
 // pause freezes one container.
 func (d *Domain) pause(ctx context.Context, id string) (err error) {
-	for range freezeAttempts {
+	deadline := time.Now().Add(restartPatience)
+	for attempt := 1; ; attempt++ {
 		err = d.patiently(ctx, func() error { return d.Engine.Pause(ctx, id) })
 		if err == nil || errors.Is(err, ErrNoSuch) || ctx.Err() != nil {
 			return err
 		}
-		if now, lookErr := d.Engine.Container(ctx, id); lookErr == nil && !now.Up() {
+		now, lookErr := d.Engine.Container(ctx, id)
+		switch {
+		case lookErr != nil:
+			return err
+		case !now.Up():
 			return ErrNoSuch // it ended by itself: nothing of it writes
+		case now.State == "restarting" && time.Now().Before(deadline):
+			// Between two lives it cannot be paused, and is about to write again.
+			time.Sleep(healthInterval)
+		case attempt >= restartAttempts:
+			return err
 		}
 	}
-	return err
 }
 
 // abandonCreate ends a create that failed: nothing of it stays, and the
