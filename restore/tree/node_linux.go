@@ -15,9 +15,55 @@ import (
 // Node is an entry of a tree on disk.
 type Node struct {
 	Entry
-	// FD is a file's open descriptor, valid during the visit; -1 for all
-	// other types and for the later names of a hard link.
+	// FD is a file's open descriptor, valid during the visit, and after it if
+	// the visit calls Keep; -1 for all other types and for the later names of a
+	// hard link.
 	FD int
+	// Links is the number of its names, 1 for what cannot have more.
+	Links uint32
+
+	kept bool
+}
+
+// Keep takes the descriptor over from the walk: who calls it closes the node.
+func (n *Node) Keep() { n.kept = true }
+
+// Close closes the descriptor of a kept node, once; any other's is the walk's.
+func (n *Node) Close() {
+	if n.kept && n.FD >= 0 {
+		unix.Close(n.FD)
+		n.FD = -1
+	}
+}
+
+// Ahead tells the kernel that the content is read soon (POSIX_FADV_WILLNEED),
+// so that the disk has many small files to look for at a time.
+func (n *Node) Ahead() {
+	_ = unix.Fadvise(n.FD, 0, n.Size, unix.FADV_WILLNEED) // advice: a refusal costs time only
+}
+
+// ReadNow reads the first len(p) bytes of the content if they are in memory,
+// and reports false where the disk would be asked, or it is not known.
+func (n *Node) ReadNow(p []byte) bool {
+	got, err := unix.Preadv2(n.FD, [][]byte{p}, 0, unix.RWF_NOWAIT)
+	return err == nil && got == len(p)
+}
+
+// ReadAt fills p from a kept or visited file. What is missing because the file
+// shrank comes as zeros.
+func (n *Node) ReadAt(p []byte, offset int64) error {
+	for len(p) > 0 {
+		got, err := pread(n.FD, p, offset)
+		if err != nil {
+			return pathErr("read", n.Path, err)
+		}
+		if got == 0 {
+			clear(p)
+			return nil
+		}
+		p, offset = p[got:], offset+int64(got)
+	}
+	return nil
 }
 
 // Copy writes the content's Stored bytes to w: what is missing because the

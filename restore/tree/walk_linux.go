@@ -85,7 +85,7 @@ func (w *walker) directory(l *level, st *unix.Statx_t, depth int) error {
 		return err
 	}
 	l.id = identify(st)
-	n := &Node{FD: -1}
+	n := &Node{FD: -1, Links: 1}
 	n.Path = l.path
 	n.describe(st)
 	var err error
@@ -233,9 +233,14 @@ func (w *walker) file(l *level, st *unix.Statx_t) error {
 		w.skipped(l.path, "another file is mounted there")
 		return nil
 	}
-	n := &Node{FD: l.fd}
+	n := &Node{FD: l.fd, Links: st.Nlink}
 	n.Path = l.path
 	n.describe(st)
+	defer func() {
+		if n.kept {
+			l.fd = -1
+		}
+	}()
 	if w.linked(n, st) {
 		return w.visit(n)
 	}
@@ -259,7 +264,7 @@ func (w *walker) special(l *level, name string) error {
 	if err == unix.ENOENT {
 		return err
 	}
-	n := &Node{FD: -1}
+	n := &Node{FD: -1, Links: st.Nlink}
 	n.Path = l.join(name)
 	if err != nil {
 		return pathErr("stat", n.Path, err)
