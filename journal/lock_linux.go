@@ -226,7 +226,7 @@ func (l *Locks) taken(key string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("look at lock %s: %w", key, err)
 	}
-	defer f.Close()
+	defer unlock(f)
 	free, err := flock(f, unix.LOCK_SH)
 	if err != nil {
 		return false, fmt.Errorf("look at lock %s: %w", key, err)
@@ -284,7 +284,14 @@ func (h *Held) Release() {
 		if by := whose(f.File); by.Operation == f.holder.Operation && by.Since.Equal(f.holder.Since) {
 			_ = f.Truncate(0)
 		}
-		f.Close()
+		unlock(f.File)
 	}
 	h.files = nil
+}
+
+// unlock lets a lock go at once: a close does so only when the descriptor's
+// last copy is closed, and a child has copies of all between fork and exec.
+func unlock(f *os.File) {
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+	f.Close()
 }

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 
 	"github.com/snaprestore/snaprestore/journal/durable"
@@ -109,6 +110,21 @@ func openLocks(t *testing.T, path string) *Locks {
 }
 
 var me = Holder{Operation: "0123456789ab", Kind: Restore, Since: time.Unix(1700000000, 0)}
+
+// A child has a copy of each descriptor from its fork to its exec.
+func TestAReleasedLockIsFreeWhoeverHasACopyOfItsDescriptor(t *testing.T) {
+	locks := openLocks(t, tempDir(t))
+	keys := Exclusive("volume:shop_db")
+	held, err := locks.Lock(context.Background(), keys, me, 0)
+	assert.NilError(t, err)
+	kept, err := unix.Dup(int(held.files[0].Fd()))
+	assert.NilError(t, err)
+	defer unix.Close(kept)
+	held.Release()
+	held, err = locks.Lock(context.Background(), keys, me, 0)
+	assert.NilError(t, err)
+	held.Release()
+}
 
 func TestALockExcludesOtherProcessesUntilTheyEndOrAreKilled(t *testing.T) {
 	path := tempDir(t)
