@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"path/filepath"
 	"sort"
 	"strings"
 	"time"
@@ -194,7 +196,7 @@ func (d *Domain) remake(ctx context.Context, log *journal.Log) error {
 		err = log.Write(journal.Working)
 	}
 	if err == nil {
-		err = d.exchangeDrivers(ctx, op)
+		err = d.exchangeDrivers(ctx, op, parked)
 	}
 	if err == nil {
 		err = d.unload(ctx, op, parked)
@@ -295,8 +297,11 @@ func (d *Domain) unpark(log *journal.Log, cause error) error {
 		WithState("the volume is as before").WithHint("docker snaprestore status %s", op.ID)
 }
 
-// exchangeDrivers has the engine remove the volume and make it again.
-func (d *Domain) exchangeDrivers(ctx context.Context, op *journal.Operation) error {
+// exchangeDrivers has the engine remove the volume and make it again. An engine
+// that dies after the driver made the volume and before it has the labels on
+// record (moby volume/service/store.go, create) finds it without them: such a
+// volume is made once more, as long as the data is not in it yet.
+func (d *Domain) exchangeDrivers(ctx context.Context, op *journal.Operation, parked *durable.Dir) error {
 	name, to := op.Volumes[0].Name, op.Remake.To
 	var now Volume
 	err := d.patiently(ctx, func() (err error) { now, err = d.Engine.Volume(ctx, name); return err })
@@ -305,7 +310,14 @@ func (d *Domain) exchangeDrivers(ctx context.Context, op *journal.Operation) err
 	case err != nil:
 		return err
 	case now.Driver == to.Driver || volume.Served(now.Driver) && volume.Served(to.Driver):
-		return nil
+		waiting, err := parked.Shape(op.ID)
+		if err != nil || waiting != durable.Directory || maps.Equal(now.Labels, to.Labels) {
+			return err
+		}
+		if err := d.checkEmpty(now); err != nil {
+			return err
+		}
+		fallthrough
 	default:
 		if err := d.Engine.RemoveVolume(ctx, name); err != nil && !errors.Is(err, ErrNoSuch) {
 			return err
@@ -338,6 +350,10 @@ func (d *Domain) unload(ctx context.Context, op *journal.Operation, parked *dura
 		return err
 	}
 	if waiting == durable.Directory {
+		// The engine makes the directories of local volumes and syncs nothing.
+		if err := syncParent(at.dir, d.Fail); err != nil {
+			return err
+		}
 		if err := parked.RenameTo(op.ID, dir, v.Stage); err != nil {
 			return err
 		}
@@ -357,6 +373,37 @@ func (d *Domain) unload(ctx context.Context, op *journal.Operation, parked *dura
 	return dropEmpty(dir, v.Old)
 }
 
+func syncParent(path string, fail durable.Failpoint) error {
+	dir, err := durable.Open(filepath.Dir(path), fail)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// checkEmpty refuses a new volume that somebody wrote into meanwhile.
+func (d *Domain) checkEmpty(v Volume) error {
+	at, err := d.placeOf(v)
+	if err != nil {
+		return err
+	}
+	dir, err := durable.Open(filepath.Join(at.dir, at.live), nil)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return empty(dir)
+}
+
+func empty(dir *durable.Dir) error {
+	entries, err := dir.Names()
+	if err == nil && len(entries) > 0 {
+		err = fmt.Errorf("%s holds %d entries that were written meanwhile: move them away", dir.Path(), len(entries))
+	}
+	return err
+}
+
 // dropEmpty removes the empty tree that the engine made. One that somebody
 // wrote into meanwhile stays beside the volume.
 func dropEmpty(dir *durable.Dir, name string) error {
@@ -368,12 +415,8 @@ func dropEmpty(dir *durable.Dir, name string) error {
 		return err
 	}
 	defer sub.Close()
-	entries, err := sub.Names()
-	if err != nil {
+	if err := empty(sub); err != nil {
 		return err
-	}
-	if len(entries) > 0 {
-		return fmt.Errorf("%s holds %d entries that were written meanwhile: move them away", sub.Path(), len(entries))
 	}
 	if err := dir.RemoveAll(name); err != nil {
 		return err

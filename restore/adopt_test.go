@@ -121,3 +121,43 @@ func TestAdoptKilledAtEveryStepLosesNothing(t *testing.T) {
 	}
 	assert.Assert(t, points > 20, "%d points", points)
 }
+
+// An engine that dies while it makes the volume may find it again without the
+// labels, since it has them on record only after the driver is done.
+func TestAnAdoptedVolumeHasItsLabelsWhereverTheEngineDies(t *testing.T) {
+	for _, back := range []bool{false, true} {
+		e := lone(t)
+		d := open(t, e)
+		if back {
+			_, err := d.Adopt(t.Context(), journal.NewID(), plan.AdoptRequest{Volumes: []string{"shop_db"}})
+			assert.NilError(t, err)
+		}
+		e.Hook = func(c enginetest.Call) error {
+			if c.Method == "CreateVolume" && c.Done {
+				e.Crash()
+			}
+			return nil
+		}
+		_, err := d.Adopt(t.Context(), journal.NewID(), plan.AdoptRequest{Volumes: []string{"shop_db"}, Back: back})
+		assert.ErrorIs(t, err, enginetest.ErrCrashed)
+		e.Hook = nil
+		e.Revive()
+		made, err := e.Volume(t.Context(), "shop_db")
+		assert.NilError(t, err)
+		assert.NilError(t, e.RemoveVolume(t.Context(), "shop_db"))
+		tree := e.AddVolume(t, restore.Volume{Name: "shop_db", Driver: made.Driver})
+
+		write(t, tree, "written meanwhile")
+		_, err = d.Recover(t.Context(), "")
+		assert.ErrorContains(t, err, "written meanwhile")
+		assert.Equal(t, read(t, tree), "written meanwhile")
+		assert.NilError(t, os.Remove(filepath.Join(tree, "content")))
+
+		_, err = d.Recover(t.Context(), "")
+		assert.NilError(t, err)
+		v, err := e.Volume(t.Context(), "shop_db")
+		assert.NilError(t, err)
+		assert.DeepEqual(t, v.Labels, map[string]string{"com.docker.compose.project": "shop", "com.docker.compose.volume": "db"})
+		assert.Equal(t, read(t, v.Mountpoint), "data")
+	}
+}

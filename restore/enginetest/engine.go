@@ -296,8 +296,9 @@ func (e *Engine) setCrashed(crashed bool) {
 }
 
 // Reboot does what a restart of the engine does: all containers die, stray
-// directories in the volumes root become volumes, and those containers start
-// whose policy says so, once. It returns the errors of failed starts by
+// directories in the volumes root become volumes, local volumes whose directory
+// is gone are none any more (moby volume/local, New reads the root), and those
+// containers start whose policy says so, once. It returns the errors of failed starts by
 // container id: such a container is not tried again (measured on Engine
 // 20.10.24 and 28.5.2).
 func (e *Engine) Reboot() (failed map[string]error, err error) {
@@ -305,6 +306,11 @@ func (e *Engine) Reboot() (failed map[string]error, err error) {
 	defer e.mu.Unlock()
 	if err := e.adopt(); err != nil {
 		return nil, err
+	}
+	for name, v := range e.volumes {
+		if _, err := os.Lstat(filepath.Join(e.host.DataRoot, "volumes", name)); v.Driver == "local" && errors.Is(err, fs.ErrNotExist) {
+			delete(e.volumes, name)
+		}
 	}
 	failed = map[string]error{}
 	for _, c := range e.containers {

@@ -154,6 +154,18 @@ func TestStrayDirectoriesBecomeVolumesAtReboot(t *testing.T) {
 	assert.ErrorIs(t, err, restore.ErrNoSuch)
 }
 
+func TestLocalVolumesWithoutADirectoryAreGoneAtReboot(t *testing.T) {
+	e, _ := shop(t)
+	tree := e.AddVolume(t, restore.Volume{Name: "lost"})
+	assert.NilError(t, os.RemoveAll(filepath.Dir(tree)))
+	_, err := e.Reboot()
+	assert.NilError(t, err)
+	_, err = e.Volume(context.Background(), "lost")
+	assert.ErrorIs(t, err, restore.ErrNoSuch)
+	_, err = e.Volume(context.Background(), "shop_db")
+	assert.NilError(t, err)
+}
+
 func TestAVolumeInUseIsNotRemoved(t *testing.T) {
 	e, tree := shop(t)
 	ctx := context.Background()
