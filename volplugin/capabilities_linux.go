@@ -17,7 +17,8 @@ var capabilities = []struct {
 	why  string
 }{
 	{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN", "mount and unmount"},
-	{unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE", "read the mounts of other processes, to see who uses a tree"},
+	{unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE", "tell the mount namespaces of other processes apart, to see who uses a tree, and enter the engine's"},
+	{unix.CAP_SYS_CHROOT, "CAP_SYS_CHROOT", "enter the engine's mount namespace, to give back the mount paths that it lost"},
 	{unix.CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE", "delete trees that other users own"},
 	{unix.CAP_FOWNER, "CAP_FOWNER", "delete in directories with the sticky bit"},
 }

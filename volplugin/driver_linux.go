@@ -40,6 +40,7 @@ type Config struct {
 	Points string // directory of the mount paths, as the driver sees it
 	Work   string // directory for the driver's own mounts
 	Proc   string // the host's processes: "/proc"
+	Folder string // Points as the engine sees it, where its namespace is another; "" if it is not known
 	Wait   time.Duration
 	Fail   durable.Failpoint // nil outside tests
 }
@@ -80,6 +81,7 @@ func Open(c Config) (*Driver, error) {
 		d.Close()
 		return nil, err
 	}
+	d.points.folder = c.Folder
 	return d, nil
 }
 

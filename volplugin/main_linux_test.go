@@ -26,6 +26,7 @@ const (
 	inNamespace = "SNAPRESTORE_TEST_NAMESPACE" // set: the mount namespace is its own
 	asProgram   = "SNAPRESTORE_TEST_PROGRAM"   // arguments: it is the driver
 	asContainer = "SNAPRESTORE_TEST_CONTAINER" // path: it holds a mount of it, in a namespace of its own
+	asEngine    = "SNAPRESTORE_TEST_ENGINE"    // path: it has the mounts there in a namespace of its own, and loses them when told
 )
 
 // TestMain runs the tests in a mount namespace of their own, so that nothing
@@ -36,6 +37,9 @@ func TestMain(m *testing.M) {
 	}
 	if path := os.Getenv(asContainer); path != "" {
 		os.Exit(beContainer(path))
+	}
+	if path := os.Getenv(asEngine); path != "" {
+		os.Exit(beEngine(path))
 	}
 	if os.Getenv(inNamespace) != "" || os.Geteuid() != 0 {
 		os.Exit(m.Run())
@@ -80,7 +84,9 @@ func beContainer(path string) int {
 		return 1
 	}
 	fmt.Println("mounted", target)
-	select {}
+	for { // not select{}, which Go takes for a deadlock
+		_ = unix.Pause()
+	}
 }
 
 // container is a process with a mount of its own of a path.

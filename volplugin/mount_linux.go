@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log"
 	"os"
 	"path/filepath"
@@ -68,19 +69,9 @@ func (d *Driver) bindFor(ctx context.Context, v volume.Volume, id string, engine
 		return "", d.noTree(v, err)
 	}
 	defer tree.Close()
-	mounted, current, err := d.points.bound(v.Name, tree)
-	if err == nil && mounted && !current {
-		err = d.replace(v)
-	}
-	if err == nil && !current {
-		err = d.points.bind(v.Name, tree)
-	}
-	if err != nil {
-		return "", fmt.Errorf("mount volume %s: %w", v.Name, err)
-	}
-	if err := d.points.seen(v.Name, engine); err != nil {
+	if err := d.show(v, tree, engine); err != nil {
 		d.release(v.Name)
-		return "", err
+		return "", fmt.Errorf("mount volume %s: %w", v.Name, err)
 	}
 	if d.afterBind != nil {
 		d.afterBind()
@@ -100,6 +91,45 @@ func (d *Driver) bindFor(ctx context.Context, v volume.Volume, id string, engine
 	}
 	d.leases.add(v.Name, lease{id: id, asked: engine, since: time.Now()})
 	return d.points.path(v.Name), nil
+}
+
+// show binds the tree at the volume's path so that the engine sees it there.
+func (d *Driver) show(v volume.Volume, tree *os.File, engine process) error {
+	for repaired := false; ; repaired = true {
+		mounted, current, err := d.points.bound(v.Name, tree)
+		if err == nil && mounted && !current {
+			err = d.replace(v)
+		}
+		if err == nil && !current {
+			err = d.points.bind(v.Name, tree)
+		}
+		if err == nil || errors.Is(err, fs.ErrNotExist) { // not so when the file system of the paths was taken away
+			err = d.points.seen(v.Name, engine)
+		}
+		if !errors.Is(err, errUnseen) || repaired {
+			return err
+		}
+		if err := d.points.repair(engine); err != nil {
+			return err
+		}
+		log.Printf("mount volume %s: the engine had lost the mount paths, and has them again", v.Name)
+	}
+}
+
+// Watch makes sure that the engine has the mount paths, also when no Mount
+// asks for one. An error is what only a new driver mends.
+func (d *Driver) watch(engine process) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	reaches, err := d.points.reach(engine)
+	if err != nil || reaches {
+		return err
+	}
+	if err := d.points.repair(engine); err != nil {
+		return err
+	}
+	log.Printf("the engine had lost the mount paths, and has them again")
+	return nil
 }
 
 // stillOpen reports whether what is bound is the live tree and no operation

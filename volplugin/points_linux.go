@@ -20,8 +20,12 @@ type points struct {
 	// making is another mount of the same small file system, on which the
 	// paths can be made.
 	making string
+	// sealed is what is mounted at dir, kept where nobody takes it away.
+	sealed string
 	// proc is where the processes of the host are seen.
 	proc string
+	// folder is dir as the engine sees it, for a managed plugin.
+	folder string
 }
 
 // Names of the private mounts in the driver's work directory.
@@ -48,14 +52,13 @@ type step struct {
 // is being started fails for lack of its path.
 //
 // The engine may take away the mount that it has just made for the driver,
-// when it was killed and started again (measured, 20.10): hence a file system
-// of the driver's own, whose arrival in the engine's namespace is checked.
+// when it was killed and started again: hence a file system of the driver's
+// own, whose arrival in the engine's namespace is checked (see repair).
 // After the death of a driver alone that file system is what the engine hands
 // to the next one, so it is used again: what would be mounted beside it would
 // not reach the engine (measured, 20.10).
 func openPoints(dir, work, proc string) (*points, error) {
-	p := &points{dir: dir, making: filepath.Join(work, makingName), proc: proc}
-	sealed := filepath.Join(work, sealedName)
+	p := &points{dir: dir, making: filepath.Join(work, makingName), sealed: filepath.Join(work, sealedName), proc: proc}
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, fmt.Errorf("make mount paths: %w", err)
 	}
@@ -63,7 +66,7 @@ func openPoints(dir, work, proc string) (*points, error) {
 	if err != nil {
 		return nil, fmt.Errorf("clear mount paths: %w", err)
 	}
-	for _, path := range []string{p.making, sealed} {
+	for _, path := range []string{p.making, p.sealed} {
 		if err := os.MkdirAll(path, 0o700); err != nil {
 			return nil, fmt.Errorf("make mount paths: %w", err)
 		}
@@ -77,13 +80,15 @@ func openPoints(dir, work, proc string) (*points, error) {
 		{target: p.making, flags: unix.MS_PRIVATE},
 		// The flag must be on the mount before it is bound where others see
 		// it: a later change of it would not reach them.
-		{source: p.making, target: sealed, flags: unix.MS_BIND},
-		{target: sealed, flags: unix.MS_PRIVATE},
-		{target: sealed, flags: unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY | safe},
-		{source: sealed, target: p.dir, flags: unix.MS_BIND},
+		{source: p.making, target: p.sealed, flags: unix.MS_BIND},
+		{target: p.sealed, flags: unix.MS_PRIVATE},
+		{target: p.sealed, flags: unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY | safe},
+		{source: p.sealed, target: p.dir, flags: unix.MS_BIND},
 	}
 	if there {
 		steps = []step{
+			{source: p.dir, target: p.sealed, flags: unix.MS_BIND},
+			{target: p.sealed, flags: unix.MS_PRIVATE},
 			{source: p.dir, target: p.making, flags: unix.MS_BIND},
 			{target: p.making, flags: unix.MS_PRIVATE},
 			{target: p.making, flags: unix.MS_REMOUNT | unix.MS_BIND | safe},

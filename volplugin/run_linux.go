@@ -125,6 +125,11 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	defer sole.Release()
+	if o.managed {
+		if o.config.Folder, err = folderOf(o.config.Root); err != nil {
+			return err
+		}
+	}
 	d, err := Open(o.config)
 	if err != nil {
 		return err
@@ -141,7 +146,10 @@ func run(ctx context.Context, o options) error {
 	for {
 		select {
 		case <-watch.C:
-			if err := watched(d, s.heard()); o.managed && err != nil {
+			if !o.managed {
+				continue
+			}
+			if err := watched(d, s.heard()); err != nil {
 				return err
 			}
 		case <-reap.C:
@@ -156,22 +164,24 @@ func run(ctx context.Context, o options) error {
 	}
 }
 
-// watched fails when the engine has lost the mount paths, before it asks for
-// one: the call during which that is found is lost, since an engine repeats it
-// without its content.
+// watched mends the mount paths of an engine that has lost them, before it
+// asks for one, and fails when that cannot be done: the engine then starts
+// another driver, to which it gives a new mount.
 func watched(d *Driver, engine *contact) error {
-	if engine == nil || time.Since(engine.since) < enabled || engine.gone() {
+	if engine == nil || engine.gone() {
 		return nil
 	}
-	reaches, err := d.points.reach(engine.process)
-	if err != nil {
+	err := d.watch(engine.process)
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, errUnseen):
 		log.Printf("look for the mount paths: %v", err)
 		return nil
+	case time.Since(engine.since) < enabled:
+		return nil
 	}
-	if !reaches {
-		return fmt.Errorf("mount paths: %w (%s): it has taken them away", errUnseen, engine.process)
-	}
-	return nil
+	return fmt.Errorf("mount paths of %s: %w", engine.process, err)
 }
 
 // alone makes sure that no other driver works on the state root, and waits for

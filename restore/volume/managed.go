@@ -36,5 +36,5 @@ const (
 // Capabilities are those that the driver needs beyond a container's own.
 var Capabilities = []string{
 	"CAP_SYS_ADMIN",  // mount and unmount
-	"CAP_SYS_PTRACE", // read the mounts of other processes, to see who uses a tree
+	"CAP_SYS_PTRACE", // tell the mount namespaces of other processes apart
 }
