@@ -333,3 +333,37 @@ func TestBootIntoAnInterruptedRestoreOfDriverVolumes(t *testing.T) {
 		}
 	}
 }
+
+// An engine that has unmounted the driver's paths, as one does that is killed
+// and started again at a bad moment, has them again when a container starts.
+func TestAnEngineThatLostTheMountPathsHasThemAgain(t *testing.T) {
+	e := NewEngine(t)
+	e.CLI("install").OK(t)
+	e.Docker("volume", "create", "--driver", "snaprestore", "data").OK(t)
+	must(t, os.WriteFile(filepath.Join(e.VolumePath("data"), "f"), []byte("kept"), 0o600))
+	folders, err := filepath.Glob(filepath.Join(e.Data, "plugins/*/propagated-mount"))
+	must(t, err)
+	if len(folders) != 1 {
+		t.Fatalf("want the folder of one plugin: %v", folders)
+	}
+	drivers := e.Drivers()
+	lost := 0
+	for unix.Unmount(folders[0], unix.MNT_DETACH) == nil {
+		lost++
+	}
+	if lost == 0 {
+		t.Fatal("nothing was mounted")
+	}
+	for range 2 {
+		if got := e.Sees("data", "f").OK(t).Line(); got != "kept" {
+			t.Errorf("a container sees %q", got)
+		}
+	}
+	if now := e.Drivers(); len(now) != 1 || now[0] != drivers[0] {
+		t.Errorf("the driver was started again: was %v, is %v", drivers, now)
+	}
+	e.KillDriver()
+	if got := e.Sees("data", "f").OK(t).Line(); got != "kept" {
+		t.Errorf("with the next driver a container sees %q", got)
+	}
+}
