@@ -187,12 +187,20 @@ func (d *Domain) remake(ctx context.Context, log *journal.Log) error {
 	}
 	defer parked.Close()
 	shape, err := parked.Shape(op.ID)
-	if err == nil && shape == durable.Missing && !op.Remake.Parked {
-		if err = d.park(op, parked); err != nil {
-			return d.unpark(log, err)
+	if err == nil && !op.Remake.Parked {
+		if shape == durable.Missing {
+			if err = d.park(op, parked); err != nil {
+				return d.unpark(log, err)
+			}
+		} else {
+			err = parked.Sync() // who parked it may have died before
 		}
-		op.Remake.Parked = true
-		err = log.Write(journal.Working)
+		// In either case: later the tree is not here any more, which must not
+		// look as if it never was.
+		if err == nil {
+			op.Remake.Parked = true
+			err = log.Write(journal.Working)
+		}
 	}
 	if err == nil {
 		err = d.exchangeDrivers(ctx, op, parked)

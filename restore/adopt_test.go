@@ -3,6 +3,7 @@
 package restore_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -160,4 +161,33 @@ func TestAnAdoptedVolumeHasItsLabelsWhereverTheEngineDies(t *testing.T) {
 		assert.DeepEqual(t, v.Labels, map[string]string{"com.docker.compose.project": "shop", "com.docker.compose.volume": "db"})
 		assert.Equal(t, read(t, v.Mountpoint), "data")
 	}
+}
+
+// The tree is parked, but not on record as such; then it is in the new volume.
+func TestAnAdoptionThatDiesAfterEachMoveOfTheTreeIsFinished(t *testing.T) {
+	e := lone(t)
+	adopt := func(ctx context.Context, d *restore.Domain) error {
+		_, err := d.Adopt(ctx, journal.NewID(), plan.AdoptRequest{Volumes: []string{"shop_db"}})
+		return err
+	}
+	for _, call := range []func(context.Context, *restore.Domain) error{adopt, recoverAll, recoverAll} {
+		dead := false
+		d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copier: tarEngine{},
+			Fail: func(s durable.Step) error {
+				if dead = dead || s.Done && s.Op == durable.OpRename && s.ToIn != ""; dead {
+					e.Crash()
+					return errDead
+				}
+				return nil
+			}})
+		assert.NilError(t, err)
+		err = call(t.Context(), d)
+		assert.Equal(t, err != nil, dead, "%v", err)
+		assert.NilError(t, d.Close())
+		e.Revive()
+	}
+	v, err := e.Volume(t.Context(), "shop_db")
+	assert.NilError(t, err)
+	assert.Assert(t, v.Driver != "local")
+	assert.Equal(t, read(t, v.Mountpoint), "data")
 }
