@@ -278,14 +278,18 @@ func (w *world) listing() (string, error) {
 	return out.String(), err
 }
 
-// recovered recovers the world once and again, and checks where that ends.
-func (w *world) recovered(sc scenario, told bool) error {
+// recovers is a recovery by this process.
+func (w *world) recovers() error { return w.run(recoverAll) }
+
+// recovered recovers the world, by the given means and once more, and checks
+// where that ends.
+func (w *world) recovered(sc scenario, told bool, recovery func() error) error {
 	want, err := w.wanted()
 	if err != nil {
 		return err
 	}
 	before := w.state(idThis)
-	if err := w.run(recoverAll); err != nil {
+	if err := recovery(); err != nil {
 		return fmt.Errorf("recovery from %q: %w", before, err)
 	}
 	end, err := w.outcome(sc)

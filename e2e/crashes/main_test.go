@@ -20,8 +20,10 @@ import (
 const roleVariable = "SNAPRESTORE_CRASHES_ROLE"
 
 // roles are what the test binary is beside a test: each ends its process.
-var roles = map[string]func() error{
-	"disk": serveDisk,
+var roles map[string]func() error
+
+func init() {
+	roles = map[string]func() error{"disk": serveDisk, "victim": beVictim}
 }
 
 // runs is where each run has its directory.

@@ -111,7 +111,7 @@ func (d *disks) check(w *world, sc scenario, img image) (err error) {
 	if err := w.e.Rewind(booted); err != nil {
 		return err
 	}
-	return w.recovered(sc, img.told)
+	return w.recovered(sc, img.told, w.recovers)
 }
 
 // keep leaves an image where it can be looked at after the run.
