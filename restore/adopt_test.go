@@ -13,6 +13,7 @@ import (
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/journal/durable"
 	"github.com/snaprestore/snaprestore/restore"
+	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/enginetest"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/plan"
@@ -80,7 +81,7 @@ func TestAdoptKilledAtEveryStepLosesNothing(t *testing.T) {
 			}
 			return nil
 		}
-		d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copier: tarEngine{}})
+		d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copiers: copyengine.Set{tarEngine{}}})
 		assert.NilError(t, err)
 		assert.NilError(t, d.Close())
 		e.Hook = func(c enginetest.Call) error {
@@ -89,7 +90,7 @@ func TestAdoptKilledAtEveryStepLosesNothing(t *testing.T) {
 			}
 			return count()
 		}
-		d, err = restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copier: tarEngine{},
+		d, err = restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copiers: copyengine.Set{tarEngine{}},
 			Fail: func(durable.Step) error { return count() }})
 		if err == nil {
 			_, err = d.Adopt(t.Context(), journal.NewID(), plan.AdoptRequest{Volumes: []string{"shop_db"}})
@@ -102,7 +103,7 @@ func TestAdoptKilledAtEveryStepLosesNothing(t *testing.T) {
 		points++
 		e.Hook = nil
 		e.Revive()
-		again, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copier: tarEngine{}})
+		again, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copiers: copyengine.Set{tarEngine{}}})
 		assert.NilError(t, err)
 		_, err = again.Recover(t.Context(), "")
 		assert.Assert(t, err == nil || !fault.Is(err, fault.InDoubt), "killed at %d: %v", kill, err)
@@ -172,7 +173,7 @@ func TestAnAdoptionThatDiesAfterEachMoveOfTheTreeIsFinished(t *testing.T) {
 	}
 	for _, call := range []func(context.Context, *restore.Domain) error{adopt, recoverAll, recoverAll} {
 		dead := false
-		d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copier: tarEngine{},
+		d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copiers: copyengine.Set{tarEngine{}},
 			Fail: func(s durable.Step) error {
 				if dead = dead || s.Done && s.Op == durable.OpRename && s.ToIn != ""; dead {
 					e.Crash()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/restore"
+	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/plan"
 )
@@ -125,7 +126,7 @@ func TestAnAgentThatDoesNotSeeABindMountAsksForIt(t *testing.T) {
 	d := open(t, e)
 	_, err := d.Allow(t.Context(), []string{prefix})
 	assert.NilError(t, err)
-	blind, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copier: tarEngine{}, Mounts: []string{}})
+	blind, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copiers: copyengine.Set{tarEngine{}}, Mounts: []string{}})
 	assert.NilError(t, err)
 	defer blind.Close()
 	_, err = blind.Create(t.Context(), journal.NewID(), plan.Create{Project: "shop"})

@@ -5,7 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,12 +16,19 @@ import (
 	"github.com/snaprestore/snaprestore/journal/durable"
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/fault"
+	"github.com/snaprestore/snaprestore/restore/tree"
 )
 
 // plainEngine is a copy engine whose every file is a point of the process.
 type plainEngine struct{ p *process }
 
 func (plainEngine) Name() string { return "plain" }
+
+func (plainEngine) Able(tree, store *os.Root) error { return nil }
+
+func (plainEngine) Entries(context.Context, *os.Root, copyengine.Content, func(*tree.Entry, io.Reader) error) error {
+	return errors.New("the tests export nothing of it")
+}
 
 func (e plainEngine) Save(ctx context.Context, tree, store *os.Root, index int, skipped func(path, reason string), p copyengine.Progress) (copyengine.Content, error) {
 	c := copyengine.Content{File: fmt.Sprint(index, ".plain")}

@@ -165,7 +165,7 @@ func (p *process) do(call func(context.Context, *restore.Domain) error) error {
 		copier = plainEngine{p}
 	}
 	d, err := restore.Open(ctx, restore.Config{
-		Engine: p.w.e, Root: p.w.e.StateRoot(), Proc: p.w.e.Proc(), Copier: copier, Fail: p.step,
+		Engine: p.w.e, Root: p.w.e.StateRoot(), Proc: p.w.e.Proc(), Copiers: copyengine.Set{copier}, Fail: p.step,
 	})
 	if err != nil {
 		return err

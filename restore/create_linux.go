@@ -31,6 +31,9 @@ func (d *Domain) Create(ctx context.Context, id string, r plan.Create) (_ snapsh
 		return none, fault.New(fault.Failed, "snapshot: unknown consistency %q", r.Consistency).
 			WithState("nothing was changed").WithHint("use --consistency pause, stop or live")
 	}
+	if err := d.Copiers.Check(r.Engine); err != nil {
+		return none, err
+	}
 	if err := d.checkName(r.Name); err != nil {
 		return none, err
 	}
@@ -84,6 +87,10 @@ func (d *Domain) create(ctx context.Context, id string, r plan.Create, inv *inve
 	if err != nil {
 		return none, err
 	}
+	engines, err := d.chooseEngines(r.Engine, inv, s.names())
+	if err != nil {
+		return none, err
+	}
 	op := &journal.Operation{
 		ID: id, Kind: journal.Create, State: journal.Working, Created: time.Now().UTC(),
 		Project: s.project, Snapshot: id, Locks: names(keys),
@@ -107,6 +114,9 @@ func (d *Domain) create(ctx context.Context, id string, r plan.Create, inv *inve
 	snap, err := d.describe(ctx, id, r, inv, s)
 	if err != nil {
 		return none, d.abandonCreate(ctx, log, err)
+	}
+	for i := range snap.Volumes {
+		snap.Volumes[i].Engine, snap.Volumes[i].Reason = engines[i].name, engines[i].reason
 	}
 	draft, err := d.snapshots.New(id)
 	if err != nil {
@@ -261,6 +271,33 @@ func (d *Domain) describeContainer(ctx context.Context, c Container) (snapshot.C
 	return out, nil
 }
 
+// chosen is the copy engine of a volume, and why it is that one.
+type chosen struct{ name, reason string }
+
+// chooseEngines decides by which engine each volume is stored, before anything
+// is on record or paused for it.
+func (d *Domain) chooseEngines(want string, inv *inventory, names []string) ([]chosen, error) {
+	store, err := d.snapshots.Root()
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	out := make([]chosen, len(names))
+	for i, name := range names {
+		tree, err := d.openTree(inv.places[name].path())
+		if err != nil {
+			return nil, fmt.Errorf("volume %s: %w", name, err)
+		}
+		engine, reason, err := d.Copiers.Choose(want, tree, store)
+		tree.Close()
+		if err != nil {
+			return nil, fmt.Errorf("volume %s: %w", name, err)
+		}
+		out[i] = chosen{engine.Name(), reason}
+	}
+	return out, nil
+}
+
 // saveAll stores every volume into the draft and fills in what was stored.
 func (d *Domain) saveAll(ctx context.Context, id string, inv *inventory, draft *snapshot.Draft, snap *snapshot.Snapshot) error {
 	d.phase(id, "copy")
@@ -283,12 +320,16 @@ func (d *Domain) save(ctx context.Context, id string, draft *snapshot.Draft, ind
 	skipped := func(path, reason string) {
 		d.say(id, event.Event{Type: event.Skipped, Volume: v.Name, Message: path + ": " + reason})
 	}
-	content, err := d.Copier.Save(ctx, tree, draft.Root(), index, skipped, progress)
+	engine, err := d.Copiers.Named(v.Engine)
+	if err != nil {
+		return err
+	}
+	content, err := engine.Save(ctx, tree, draft.Root(), index, skipped, progress)
 	if err != nil {
 		return err
 	}
 	end()
-	v.Engine, v.File, v.SHA256 = d.Copier.Name(), content.File, content.SHA256
+	v.File, v.SHA256 = content.File, content.SHA256
 	v.Bytes, v.Files, v.Stored = content.Bytes, content.Files, content.Stored
 	return nil
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/journal/durable"
 	"github.com/snaprestore/snaprestore/restore/archive"
+	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/portable"
 	"github.com/snaprestore/snaprestore/restore/snapshot"
@@ -246,14 +247,14 @@ func TestFormatOfAnExport(t *testing.T) {
 	assert.DeepEqual(t, names, []string{"./", "a/", "b"})
 
 	var out bytes.Buffer
-	assert.NilError(t, portable.Export(context.Background(), store, snap, false, &out, portable.Watch{}))
+	assert.NilError(t, portable.Export(context.Background(), store, copyengine.Set{archive.New()}, snap, false, &out, portable.Watch{}))
 	assert.NilError(t, z.Reset(&out))
 	names, files := entries(t, z)
 	assert.DeepEqual(t, names, []string{"manifest.json", "snapshot.json", "0/", "0/a/", "0/b"})
 	assert.Equal(t, files["manifest.json"], string(example(t, "manifest")))
 
 	out.Reset()
-	assert.NilError(t, portable.Export(context.Background(), store, snap, true, &out, portable.Watch{}))
+	assert.NilError(t, portable.Export(context.Background(), store, copyengine.Set{archive.New()}, snap, true, &out, portable.Watch{}))
 	g, err := gzip.NewReader(&out)
 	assert.NilError(t, err)
 	names, files = entries(t, g)

@@ -36,8 +36,8 @@ type Config struct {
 	// Mounts are the directories of the host, beside the data root, that this
 	// process sees at their own paths; nil where it sees all.
 	Mounts []string
-	// Copier stores and loads volumes.
-	Copier copyengine.Engine
+	// Copiers store and load volumes, the best first.
+	Copiers copyengine.Set
 	// Fail is called at every durable step; nil outside tests.
 	Fail durable.Failpoint
 }

@@ -6,6 +6,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,12 +22,19 @@ import (
 	"github.com/snaprestore/snaprestore/restore/enginetest"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/plan"
+	"github.com/snaprestore/snaprestore/restore/tree"
 )
 
 // tarEngine is a copy engine for tests of the domain: the tar command.
 type tarEngine struct{}
 
 func (tarEngine) Name() string { return "tar" }
+
+func (tarEngine) Able(tree, store *os.Root) error { return nil }
+
+func (tarEngine) Entries(context.Context, *os.Root, copyengine.Content, func(*tree.Entry, io.Reader) error) error {
+	return errors.New("the tests export nothing of it")
+}
 
 func (tarEngine) Save(ctx context.Context, tree, store *os.Root, index int, skipped func(path, reason string), p copyengine.Progress) (copyengine.Content, error) {
 	c := copyengine.Content{File: strconv.Itoa(index) + ".tar"}
@@ -130,7 +139,7 @@ func read(t *testing.T, tree string) string {
 
 func open(t *testing.T, e *enginetest.Engine) *restore.Domain {
 	t.Helper()
-	d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copier: tarEngine{}})
+	d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copiers: copyengine.Set{tarEngine{}}})
 	assert.NilError(t, err)
 	t.Cleanup(func() { d.Close() })
 	return d

@@ -10,6 +10,7 @@ import (
 	"github.com/snaprestore/snaprestore/journal/durable"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/plan"
+	"github.com/snaprestore/snaprestore/restore/reflink"
 	"github.com/snaprestore/snaprestore/restore/snapshot"
 	"github.com/snaprestore/snaprestore/restore/volume"
 )
@@ -227,7 +228,10 @@ func (d *Domain) checkSpace(p *plan.Plan) error {
 			needs[device] = &need{dir: path}
 		}
 		n := needs[device]
-		n.bytes, n.files, n.volumes = n.bytes+v.Bytes, n.files+v.Files, n.volumes+1
+		n.files, n.volumes = n.files+v.Files, n.volumes+1
+		if v.Engine != reflink.Name { // whose stage shares the blocks of what is stored
+			n.bytes += v.Bytes
+		}
 	}
 	for _, n := range needs {
 		dir, err := durable.Open(n.dir, d.Fail)

@@ -23,7 +23,7 @@ func (d *Domain) Export(ctx context.Context, ref, project string, gzip bool, w i
 	if err := d.needDirs(keptDirs(s)); err != nil {
 		return s, err
 	}
-	return s, portable.Export(ctx, d.snapshots, s, gzip, w, d.watch("", &s))
+	return s, portable.Export(ctx, d.snapshots, d.Copiers, s, gzip, w, d.watch("", &s))
 }
 
 // watch follows an export or import with an event line for each volume. S is

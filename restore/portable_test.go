@@ -17,16 +17,19 @@ import (
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/restore"
 	"github.com/snaprestore/snaprestore/restore/archive"
+	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/enginetest"
 	"github.com/snaprestore/snaprestore/restore/fault"
+	"github.com/snaprestore/snaprestore/restore/pack"
 	"github.com/snaprestore/snaprestore/restore/plan"
+	"github.com/snaprestore/snaprestore/restore/reflink"
 	"github.com/snaprestore/snaprestore/restore/snapshot"
 )
 
-// openReal opens the domain with the copy engine that it is run with.
+// openReal opens the domain with the copy engines that it is run with.
 func openReal(t *testing.T, e *enginetest.Engine) *restore.Domain {
 	t.Helper()
-	d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copier: archive.New()})
+	d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copiers: copyengine.Set{reflink.New(), pack.New(), archive.New()}})
 	assert.NilError(t, err)
 	t.Cleanup(func() { d.Close() })
 	return d
@@ -115,10 +118,16 @@ func TestAHostileArchiveStoresNothingAndEndsItsOperation(t *testing.T) {
 }
 
 func TestASnapshotTravelsToAnotherEngineAndBack(t *testing.T) {
+	for _, engine := range []string{archive.Name, pack.Name} {
+		t.Run(engine, func(t *testing.T) { travel(t, engine) })
+	}
+}
+
+func travel(t *testing.T, engine string) {
 	here, trees := shop(t)
 	d := openReal(t, here)
 	ctx := t.Context()
-	made, err := d.Create(ctx, journal.NewID(), plan.Create{Project: "shop", Name: "before"})
+	made, err := d.Create(ctx, journal.NewID(), plan.Create{Project: "shop", Name: "before", Engine: engine})
 	assert.NilError(t, err)
 	for _, tree := range trees {
 		write(t, tree, "new")

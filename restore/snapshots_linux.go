@@ -265,18 +265,20 @@ func (d *Domain) verify(ctx context.Context, s snapshot.Snapshot) (bytes int64, 
 				return bytes, fmt.Errorf("volume %s: %w", v.Name, err)
 			}
 			tree.Close()
-		case d.Copier.Name():
+		default:
+			engine, err := d.Copiers.Named(v.Engine)
+			if err != nil {
+				return bytes, fmt.Errorf("volume %s: %w", v.Name, err)
+			}
 			store, err := d.snapshots.Content(s.ID)
 			if err != nil {
 				return bytes, err
 			}
-			err = d.Copier.Verify(ctx, store, contentOf(v), count)
+			err = engine.Verify(ctx, store, contentOf(v), count)
 			store.Close()
 			if err != nil {
 				return bytes, fmt.Errorf("volume %s: %w", v.Name, err)
 			}
-		default:
-			return bytes, fmt.Errorf("volume %s: engine %q is not known", v.Name, v.Engine)
 		}
 		end()
 	}

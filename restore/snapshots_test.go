@@ -15,6 +15,7 @@ import (
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/journal/durable"
 	"github.com/snaprestore/snaprestore/restore"
+	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/plan"
 )
@@ -23,7 +24,7 @@ func TestACreateWhoseLastSyncFailsIsInDoubtUntilRecoveryLooks(t *testing.T) {
 	e, _ := shop(t)
 	snapshots := filepath.Join(e.StateRoot(), "snapshots")
 	renamed := false
-	d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copier: tarEngine{},
+	d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copiers: copyengine.Set{tarEngine{}},
 		Fail: func(s durable.Step) error {
 			if s.Dir == snapshots && s.Op == durable.OpRename && s.Done {
 				renamed = true

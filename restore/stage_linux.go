@@ -95,18 +95,19 @@ func (d *Domain) load(ctx context.Context, op, name string, snap snapshot.Snapsh
 		if err := tree.Copy(ctx, kept, into, lost, progress); err != nil {
 			return err
 		}
-	case d.Copier.Name():
+	default:
+		engine, err := d.Copiers.Named(sv.Engine)
+		if err != nil {
+			return err
+		}
 		store, err := d.snapshots.Content(snap.ID)
 		if err != nil {
 			return err
 		}
 		defer store.Close()
-		if err := d.Copier.Load(ctx, store, contentOf(sv), into, progress); err != nil {
+		if err := engine.Load(ctx, store, contentOf(sv), into, progress); err != nil {
 			return err
 		}
-	default:
-		return fault.New(fault.Failed, "it is stored by engine %q, which this version does not have", sv.Engine).
-			WithHint("install the newer docker-snaprestore that made it")
 	}
 	end()
 	return nil

@@ -5,6 +5,9 @@ import (
 
 	"github.com/snaprestore/snaprestore/restore"
 	"github.com/snaprestore/snaprestore/restore/archive"
+	"github.com/snaprestore/snaprestore/restore/copyengine"
+	"github.com/snaprestore/snaprestore/restore/pack"
+	"github.com/snaprestore/snaprestore/restore/reflink"
 )
 
 // Main is the agent's process: docker-snaprestore agent. It gives the exit
@@ -12,6 +15,6 @@ import (
 func Main() int { return process(openDomain) }
 
 func openDomain(ctx context.Context, c restore.Config) (Domain, error) {
-	c.Copier = archive.New()
+	c.Copiers = copyengine.Set{reflink.New(), pack.New(), archive.New()}
 	return restore.Open(ctx, c)
 }

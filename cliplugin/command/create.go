@@ -14,6 +14,7 @@ import (
 	"github.com/snaprestore/snaprestore/cliplugin/progress"
 	"github.com/snaprestore/snaprestore/cliplugin/project"
 	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/event"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/plan"
@@ -27,6 +28,7 @@ type createOptions struct {
 	name        string
 	labels      opts.ListOpts
 	consistency consistency
+	engine      string
 	stopTimeout grace
 	lockTimeout seconds
 	progress    progress.Mode
@@ -61,12 +63,14 @@ func newCreateCommand(c *client) *cobra.Command {
 	flags.StringVar(&o.name, "name", "", "Name for the snapshot")
 	flags.Var(&o.labels, "label", "Set a label on the snapshot (repeatable)")
 	flags.Var(&o.consistency, "consistency", "What the containers do meanwhile (pause|stop|live)")
+	flags.StringVar(&o.engine, "engine", copyengine.Auto, "How volumes are stored (auto|reflink|pack|archive)")
 	flags.Var(&o.stopTimeout, "stop-timeout", "Seconds before a container that does not stop is killed (default: its own)")
 	flags.Var(&o.lockTimeout, "lock-timeout", "How long to wait for another operation (default: not at all)")
 	progress.Flag(cmd, &o.progress)
 	complete(cmd, "project", completeProjects(c))
 	complete(cmd, "container", completeContainers(c))
 	complete(cmd, "consistency", cobra.FixedCompletions(consistencies, cobra.ShellCompDirectiveNoFileComp))
+	complete(cmd, "engine", cobra.FixedCompletions(engines, cobra.ShellCompDirectiveNoFileComp))
 	complete(cmd, "name", cobra.NoFileCompletions)
 	complete(cmd, "label", cobra.NoFileCompletions)
 	return cmd
@@ -95,6 +99,7 @@ func runCreate(ctx context.Context, c *client, o *createOptions, volumes []strin
 		Name:        o.name,
 		Labels:      opts.ConvertKVStringsToMap(o.labels.GetSlice()),
 		Consistency: snapshot.Consistency(o.consistency),
+		Engine:      o.engine,
 		StopTimeout: o.stopTimeout.value,
 		LockTimeout: duration(o.lockTimeout),
 	}}
@@ -112,8 +117,16 @@ func noteCreated(d progress.Display, s *snapshot.Snapshot, now time.Time) {
 	for _, k := range s.Skipped {
 		d.Event(event.Event{Type: event.Skipped, Time: now, Volume: k.What, Message: k.Reason})
 	}
+	if s.Kind == snapshot.Made { // an archive is stored in one way
+		for _, line := range output.Engines(s) {
+			d.Note("%s", line)
+		}
+	}
 	d.Note("%s", output.Made(s))
 }
+
+// engines are offered for --engine; the agent knows which it has.
+var engines = []string{copyengine.Auto, "reflink", "pack", "archive"}
 
 // consistency is the option of that name.
 type consistency snapshot.Consistency

@@ -192,11 +192,11 @@ func TestRequests(t *testing.T) {
 		args string
 		want agent.Request
 	}{
-		{"create --name n --label a=b --label c --consistency stop --stop-timeout 20 --lock-timeout 1m v1 v2", agent.Request{Verb: agent.Create, Create: &plan.Create{
+		{"create --name n --label a=b --label c --consistency stop --engine pack --stop-timeout 20 --lock-timeout 1m v1 v2", agent.Request{Verb: agent.Create, Create: &plan.Create{
 			Volumes: []string{"v1", "v2"}, Name: "n", Labels: map[string]string{"a": "b", "c": ""},
-			Consistency: snapshot.Stop, StopTimeout: &twenty, LockTimeout: time.Minute}}},
+			Consistency: snapshot.Stop, Engine: "pack", StopTimeout: &twenty, LockTimeout: time.Minute}}},
 		{"create --container c1 --container c2 -p shop", agent.Request{Verb: agent.Create, Create: &plan.Create{
-			Project: "shop", Volumes: []string{}, Containers: []string{"c1", "c2"}, Consistency: snapshot.Pause, Labels: map[string]string{}}}},
+			Project: "shop", Volumes: []string{}, Containers: []string{"c1", "c2"}, Consistency: snapshot.Pause, Engine: "auto", Labels: map[string]string{}}}},
 		{"ls -p shop", agent.Request{Verb: agent.List, Project: "shop"}},
 		{"inspect -p shop latest~2", agent.Request{Verb: agent.Inspect, References: []string{"latest~2"}, Project: "shop"}},
 		{"rm a b", agent.Request{Verb: agent.Remove, References: []string{"a", "b"}}},

@@ -2,6 +2,7 @@ package output
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/snaprestore/snaprestore/restore/snapshot"
 )
@@ -21,6 +22,32 @@ func Made(s *snapshot.Snapshot) string {
 		text += "; nothing was running"
 	}
 	return text
+}
+
+// Engines is a line for each copy engine that stored volumes of a snapshot, and
+// why it was that one.
+func Engines(s *snapshot.Snapshot) (lines []string) {
+	type choice struct{ engine, reason string }
+	var order []choice
+	volumes := map[choice][]string{}
+	for _, v := range s.Volumes {
+		c := choice{v.Engine, v.Reason}
+		if volumes[c] == nil {
+			order = append(order, c)
+		}
+		volumes[c] = append(volumes[c], v.Name)
+	}
+	for _, c := range order {
+		line := "stored by " + c.engine
+		if len(order) > 1 {
+			line = strings.Join(volumes[c], ", ") + " " + line
+		}
+		if c.reason != "" {
+			line += " (" + c.reason + ")"
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // Exported is one line about a snapshot that was written to target.

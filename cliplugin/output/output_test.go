@@ -111,6 +111,13 @@ func TestMade(t *testing.T) {
 	}
 }
 
+func TestEnginesAreSaidWithTheirReasons(t *testing.T) {
+	s := snapshot.Snapshot{Volumes: []snapshot.Volume{{Name: "a", Engine: "pack", Reason: "no reflink: ext4"}, {Name: "b", Engine: "pack", Reason: "no reflink: ext4"}}}
+	assert.DeepEqual(t, Engines(&s), []string{"stored by pack (no reflink: ext4)"})
+	s.Volumes = append(s.Volumes, snapshot.Volume{Name: "c", Engine: "reflink"})
+	assert.DeepEqual(t, Engines(&s), []string{"a, b stored by pack (no reflink: ext4)", "c stored by reflink"})
+}
+
 func has(t *testing.T, text string, parts ...string) {
 	t.Helper()
 	for _, part := range parts {

@@ -23,6 +23,9 @@ func New() copyengine.Engine { return engine{} }
 
 func (engine) Name() string { return Name }
 
+// Able says that every tree can be stored everywhere.
+func (engine) Able(tree, store *os.Root) error { return nil }
+
 // chunk is what is read and written at once, and the step of a file's
 // progress, in bytes.
 const chunk = 256 << 10
@@ -116,6 +119,27 @@ func (engine) Verify(ctx context.Context, store *os.Root, c copyengine.Content, 
 		}
 		if e.Path != "." {
 			p(0, 1)
+		}
+	}
+}
+
+// Entries gives the entries of a stored file.
+func (engine) Entries(ctx context.Context, store *os.Root, c copyengine.Content, visit func(e *Entry, content io.Reader) error) error {
+	in, err := Open(store, c)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	for {
+		e, err := in.next(ctx)
+		if err == io.EOF {
+			return nil
+		}
+		if err == nil {
+			err = visit(e, in)
+		}
+		if err != nil {
+			return err
 		}
 	}
 }

@@ -14,7 +14,10 @@ package copyengine
 
 import (
 	"context"
+	"io"
 	"os"
+
+	"github.com/snaprestore/snaprestore/restore/tree"
 )
 
 // Content describes what was stored of one volume.
@@ -37,6 +40,11 @@ type Engine interface {
 	// Name is recorded in the snapshot: "archive".
 	Name() string
 
+	// Able tells whether the tree of a volume can be stored in store: nil, or
+	// why not. It looks at the file systems of these very directories and
+	// leaves nothing in them.
+	Able(tree, store *os.Root) error
+
 	// Save stores the tree of volume number index into store, under a file
 	// name that it chooses and returns. Sockets are skipped and said through
 	// skipped, since they mean nothing without their process; anything else
@@ -54,4 +62,11 @@ type Engine interface {
 	// and gives that directory the owner, mode, times and attributes of the
 	// stored root. Load verifies while it reads: damage is fault.Corrupt.
 	Load(ctx context.Context, store *os.Root, c Content, tree *os.Root, p Progress) error
+
+	// Entries gives every entry of the stored content in the order of
+	// tree.Walk, the root first, with what is a file's Stored bytes; a visit
+	// may leave it unread, and may change its entry. It verifies as Load does,
+	// but what was visited before the end came without an error may be
+	// damaged. An error of visit ends it and is returned as it is.
+	Entries(ctx context.Context, store *os.Root, c Content, visit func(e *tree.Entry, content io.Reader) error) error
 }

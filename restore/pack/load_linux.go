@@ -22,6 +22,9 @@ func New() copyengine.Engine { return engine{(*tree.Node).ReadNow} }
 
 func (engine) Name() string { return Name }
 
+// Able says that every tree can be stored everywhere.
+func (engine) Able(tree, store *os.Root) error { return nil }
+
 // task is a frame to be read and checked, and what is made of its content.
 type task struct {
 	number uint64
@@ -171,8 +174,8 @@ func verify(ctx context.Context, s *stored, crew *crew, p copyengine.Progress) e
 	}
 }
 
-// describe names the stored file in an error that is neither the caller's end
-// nor damage.
+// describe names the stored file in an error that is not damage, nor that the
+// caller has ended it.
 func describe(ctx context.Context, c copyengine.Content, err error) error {
 	if err == nil || ctx.Err() != nil || fault.Is(err, fault.Corrupt) {
 		return err

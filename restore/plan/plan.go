@@ -23,6 +23,7 @@ type Create struct {
 	Name        string               `json:"name,omitempty"`
 	Labels      map[string]string    `json:"labels,omitempty"`
 	Consistency snapshot.Consistency `json:"consistency,omitempty"`
+	Engine      string               `json:"engine,omitempty"`       // copy engine; "" or "auto" for the best that is able
 	StopTimeout *int                 `json:"stop_timeout,omitempty"` // seconds; nil for each container's own
 	LockTimeout time.Duration        `json:"lock_timeout,omitempty"` // nanoseconds
 }

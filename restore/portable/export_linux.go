@@ -17,9 +17,9 @@ import (
 
 // Export writes the snapshot to w in the portable form; with gzip in the
 // heritage layout. It checks what is stored while it reads: damage is an error
-// of kind fault.Corrupt. After any error what w has got is torn, and Import
+// of kind fault.Corrupt. Engines are those that may have stored it. After any error what w has got is torn, and Import
 // refuses it.
-func Export(ctx context.Context, store *snapshot.Store, snap snapshot.Snapshot, gzip bool, w io.Writer, watch Watch) error {
+func Export(ctx context.Context, store *snapshot.Store, engines copyengine.Set, snap snapshot.Snapshot, gzip bool, w io.Writer, watch Watch) error {
 	if len(snap.Volumes) == 0 {
 		return fault.New(fault.Failed, "export snapshot %s: it holds no volume", snap.ID).
 			WithHint("docker snaprestore inspect %s shows what it holds", snap.ID)
@@ -36,7 +36,7 @@ func Export(ctx context.Context, store *snapshot.Store, snap snapshot.Snapshot, 
 		form = archive.Gzip
 	}
 	z := archive.Compress(w, form)
-	err := write(ctx, store, snap, gzip, archive.NewWriter(z), watch)
+	err := write(ctx, store, engines, snap, gzip, archive.NewWriter(z), watch)
 	if e := z.Close(); err == nil {
 		err = e
 	}
@@ -47,7 +47,7 @@ func Export(ctx context.Context, store *snapshot.Store, snap snapshot.Snapshot, 
 }
 
 // write writes the tar stream. It is ended only when all of it was right.
-func write(ctx context.Context, store *snapshot.Store, snap snapshot.Snapshot, gzip bool, w *archive.Writer, watch Watch) error {
+func write(ctx context.Context, store *snapshot.Store, engines copyengine.Set, snap snapshot.Snapshot, gzip bool, w *archive.Writer, watch Watch) error {
 	data, err := manifest(snap)
 	if err != nil {
 		return err
@@ -64,7 +64,7 @@ func write(ctx context.Context, store *snapshot.Store, snap snapshot.Snapshot, g
 			return err
 		}
 	}
-	ex := exporter{ctx: ctx, store: store, id: snap.ID, w: w, watch: watch, buf: make([]byte, buffer)}
+	ex := exporter{ctx: ctx, store: store, engines: engines, id: snap.ID, w: w, watch: watch, buf: make([]byte, buffer)}
 	for i, v := range snap.Volumes {
 		export := ex.stored
 		if v.Engine == snapshot.Tree {
@@ -87,48 +87,33 @@ func text(w *archive.Writer, name string, data []byte, at time.Time) error {
 }
 
 type exporter struct {
-	ctx   context.Context
-	store *snapshot.Store
-	id    string
-	w     *archive.Writer
-	watch Watch
-	buf   []byte
+	ctx     context.Context
+	store   *snapshot.Store
+	engines copyengine.Set
+	id      string
+	w       *archive.Writer
+	watch   Watch
+	buf     []byte
 }
 
-// stored copies a volume out of the file that the copy engine "archive" made.
+// stored copies a volume out of what its copy engine stored.
 func (ex exporter) stored(index int, v snapshot.Volume) error {
-	if v.Engine != archive.Name {
-		return fault.New(fault.Failed, "the copy engine %q stored it, which this version does not have", v.Engine).
-			WithHint("docker snaprestore version tells which this is; the one that made the snapshot can export it")
+	engine, err := ex.engines.Named(v.Engine)
+	if err != nil {
+		return err
 	}
 	root, err := ex.store.Content(ex.id)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	in, err := archive.Open(root, copyengine.Content{File: v.File, SHA256: v.SHA256, Bytes: v.Bytes, Files: v.Files, Stored: v.Stored})
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	for {
-		if err := ex.ctx.Err(); err != nil {
-			return err
-		}
-		e, err := in.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	c := copyengine.Content{File: v.File, SHA256: v.SHA256, Bytes: v.Bytes, Files: v.Files, Stored: v.Stored}
+	return engine.Entries(ex.ctx, root, c, func(e *archive.Entry, content io.Reader) error {
 		if err := ex.entry(index, e); err != nil {
 			return err
 		}
-		if err := pump(ex.ctx, ex.w, in, ex.buf, ex.watch, index); err != nil {
-			return err
-		}
-	}
+		return pump(ex.ctx, ex.w, content, ex.buf, ex.watch, index)
+	})
 }
 
 // entry begins an entry of a volume.

@@ -31,6 +31,9 @@ const (
 	idB = "bbbbbbbbbbbb"
 )
 
+// engines are those of the snapshots here.
+var engines = copyengine.Set{archive.New()}
+
 var noon = time.Date(2024, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func openStore(t testing.TB, path string) *snapshot.Store {
@@ -182,7 +185,7 @@ func bringInto(t testing.TB, s *snapshot.Store, data io.Reader, id string) (snap
 func export(t testing.TB, s *snapshot.Store, snap snapshot.Snapshot, gzip bool) []byte {
 	t.Helper()
 	var buf bytes.Buffer
-	assert.NilError(t, Export(context.Background(), s, snap, gzip, &buf, Watch{}))
+	assert.NilError(t, Export(context.Background(), s, engines, snap, gzip, &buf, Watch{}))
 	return buf.Bytes()
 }
 
@@ -253,7 +256,7 @@ func TestTheHeritageLayoutIsRefusedForAVolumeThatItCannotName(t *testing.T) {
 	snap := keep(t, s, idA)
 	snap.Volumes[1].Uses = nil
 	var buf bytes.Buffer
-	err := Export(context.Background(), s, snap, true, &buf, Watch{})
+	err := Export(context.Background(), s, engines, snap, true, &buf, Watch{})
 	assert.ErrorContains(t, err, "no container mounts volume shop_v1")
 	assert.Check(t, is.Contains(fault.From(err).Hint, "docker snaprestore export"))
 	assert.Equal(t, buf.Len(), 0)
@@ -485,7 +488,7 @@ func TestExportFailsWithItsWriter(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	broken := errors.New("the client is gone")
 	for _, gzip := range []bool{false, true} {
-		err := Export(context.Background(), s, keepOnce(t, s), gzip, failing{broken}, Watch{})
+		err := Export(context.Background(), s, engines, keepOnce(t, s), gzip, failing{broken}, Watch{})
 		assert.Assert(t, errors.Is(err, broken), "%v", err)
 	}
 }
@@ -514,7 +517,7 @@ func TestDamageInTheStoreIsFoundByExportAndWhatItWroteIsRefused(t *testing.T) {
 			t.Run(fmt.Sprint(name, " gzip ", gzip), func(t *testing.T) {
 				assert.NilError(t, os.WriteFile(stored, bad, 0o600))
 				var buf bytes.Buffer
-				err := Export(context.Background(), s, snap, gzip, &buf, Watch{})
+				err := Export(context.Background(), s, engines, snap, gzip, &buf, Watch{})
 				assert.Assert(t, fault.Is(err, fault.Corrupt), "%v", err)
 				assert.ErrorContains(t, err, "shop_v1")
 				_, _, err = bring(t, &buf, idB)
@@ -529,7 +532,7 @@ func TestTheEndOfTheContextEndsBoth(t *testing.T) {
 	snap := keep(t, s, idA)
 	whole := export(t, s, snap, false)
 	for name, run := range map[string]func(ctx context.Context, w Watch) error{
-		"export": func(ctx context.Context, w Watch) error { return Export(ctx, s, snap, false, io.Discard, w) },
+		"export": func(ctx context.Context, w Watch) error { return Export(ctx, s, engines, snap, false, io.Discard, w) },
 		"import": func(ctx context.Context, w Watch) error {
 			d, err := s.New(idB)
 			assert.NilError(t, err)
@@ -553,7 +556,7 @@ func TestProgressAddsUpToWhatTheSnapshotHolds(t *testing.T) {
 	var bytesOf, filesOf [2]int64
 	count := Watch{Progress: func(i int, b, f int64) { bytesOf[i] += b; filesOf[i] += f }}
 	var buf bytes.Buffer
-	assert.NilError(t, Export(context.Background(), s, snap, false, &buf, count))
+	assert.NilError(t, Export(context.Background(), s, engines, snap, false, &buf, count))
 	d, err := s.New(idB)
 	assert.NilError(t, err)
 	defer d.Close()

@@ -113,7 +113,7 @@ func TestASafetySnapshotTravelsWithoutADifference(t *testing.T) {
 func TestASafetySnapshotWhoseTreeIsGoneIsDamaged(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	var buf bytes.Buffer
-	err := Export(context.Background(), s, kept(t, s, filepath.Join(t.TempDir(), "gone")), false, &buf, Watch{})
+	err := Export(context.Background(), s, engines, kept(t, s, filepath.Join(t.TempDir(), "gone")), false, &buf, Watch{})
 	assert.Assert(t, fault.Is(err, fault.Corrupt), "%v", err)
 	assert.Check(t, is.Contains(fault.From(err).Hint, "docker snaprestore rm"))
 	_, _, err = bring(t, &buf, idB)
@@ -124,7 +124,7 @@ func TestATreeThatBecameALinkIsNotFollowed(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	link := filepath.Join(t.TempDir(), "link")
 	assert.NilError(t, os.Symlink("/etc", link))
-	err := Export(context.Background(), s, kept(t, s, link), false, &bytes.Buffer{}, Watch{})
+	err := Export(context.Background(), s, engines, kept(t, s, link), false, &bytes.Buffer{}, Watch{})
 	assert.ErrorContains(t, err, "symbolic links")
 }
 

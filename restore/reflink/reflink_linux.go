@@ -34,16 +34,13 @@ const Name = "reflink"
 
 type engine struct{}
 
-// New returns the engine for stores on the file system of dir, or an error
-// that says why it cannot share blocks. Dir is left as it was.
-func New(dir *os.Root) (copyengine.Engine, error) {
-	if err := tree.CanClone(dir); err != nil {
-		return nil, err
-	}
-	return engine{}, nil
-}
+// New returns the engine.
+func New() copyengine.Engine { return engine{} }
 
 func (engine) Name() string { return Name }
+
+// Able clones a file without a name from the volume into the store.
+func (engine) Able(volume, store *os.Root) error { return tree.CanClone(volume, store) }
 
 // ledger counts and sums what passes.
 type ledger struct {
@@ -159,6 +156,22 @@ func (engine) Load(ctx context.Context, store *os.Root, c copyengine.Content, ro
 	defer from.Close()
 	var l *ledger
 	l, err = clone(ctx, from, root, nil, p)
+	return settle(ctx, c, l, err)
+}
+
+// Entries gives the entries of the stored tree.
+func (engine) Entries(ctx context.Context, store *os.Root, c copyengine.Content, visit func(e *tree.Entry, content io.Reader) error) error {
+	root, err := open(store, c)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	l := &ledger{sum: sha256.New()}
+	err = tree.Walk(ctx, root, l.strange, func(n *tree.Node) error {
+		l.note(&n.Entry)
+		e := n.Entry // which the walk still needs as it is
+		return visit(&e, n.Content())
+	})
 	return settle(ctx, c, l, err)
 }
 

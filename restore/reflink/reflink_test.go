@@ -28,12 +28,7 @@ func TestEngine(t *testing.T) {
 	for _, kind := range []string{"xfs", "btrfs"} {
 		t.Run(kind, func(t *testing.T) {
 			at := conformance.FileSystem(t, kind)
-			root, err := os.OpenRoot(at)
-			assert.NilError(t, err)
-			engine, err := New(root)
-			root.Close()
-			assert.NilError(t, err)
-			conformance.Run(t, engine, conformance.Below(at))
+			conformance.Run(t, New(), conformance.Below(at))
 		})
 	}
 }
@@ -49,7 +44,7 @@ func TestProbeRefusesOtherFileSystems(t *testing.T) {
 			defer root.Close()
 			before, err := os.ReadDir(at)
 			assert.NilError(t, err)
-			_, err = New(root)
+			err = New().Able(root, root)
 			if can {
 				assert.NilError(t, err)
 			} else {
@@ -72,8 +67,8 @@ func TestSnapshotSharesBlocks(t *testing.T) {
 			}
 			assert.NilError(t, os.WriteFile(filepath.Join(at, "source/large"), make([]byte, 64<<20), 0o600))
 			source, store := openRoot(t, filepath.Join(at, "source")), openRoot(t, filepath.Join(at, "store"))
-			engine, err := New(store)
-			assert.NilError(t, err)
+			engine := New()
+			assert.NilError(t, engine.Able(source, store))
 			for i := range 20 {
 				c, err := engine.Save(context.Background(), source, store, i, func(string, string) {}, func(int64, int64) {})
 				assert.NilError(t, err, fmt.Sprint(i))

@@ -71,12 +71,15 @@ type Volume struct {
 	Scope string `json:"scope,omitempty"` // absolute, named, project_named, project, stage, instance
 	Uses  []Use  `json:"uses,omitempty"`
 
-	// Engine is the copy engine that stored it ("archive"), or "tree" for a
-	// safety snapshot's.
+	// Engine is the copy engine that stored it ("pack"), or "tree" for a safety
+	// snapshot's.
 	Engine string `json:"engine"`
-	// File is the stored file's name in the snapshot's directory (archive).
+	// Reason says why it was that engine and not a better one; for people.
+	Reason string `json:"reason,omitempty"`
+	// File is the name of what is stored in the snapshot's directory: a file,
+	// or the directory of the engine "reflink".
 	File string `json:"file,omitempty"`
-	// SHA256 is of that file, hexadecimal.
+	// SHA256 is the engine's checksum of it, hexadecimal.
 	SHA256 string `json:"sha256,omitempty"`
 	// Tree is the tree's path on the engine host, absolute, for "tree".
 	Tree string `json:"tree,omitempty"`

@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -41,7 +42,7 @@ func (m *Maker) share(fd int, n *Node, each func(int64) error) error {
 	switch err {
 	case nil:
 	case unix.EINVAL, unix.EOPNOTSUPP, unix.EXDEV:
-		return fill(fd, &n.Entry, n.content(), m.buf, each)
+		return fill(fd, &n.Entry, n.Content(), m.buf, each)
 	default:
 		return pathErr("clone", n.Path, err)
 	}
@@ -58,29 +59,43 @@ func (m *Maker) share(fd int, n *Node, each func(int64) error) error {
 	return each(n.Stored())
 }
 
-// CanClone tells whether files in dir can share blocks: nil, or why not.
-func CanClone(dir *os.Root) (err error) {
-	const names = ".probe-clone-"
-	var files [2]*os.File
-	for i := range files {
-		name := fmt.Sprint(names, i)
-		f, err := dir.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-		if err != nil {
-			return fmt.Errorf("probe for shared blocks: %w", err)
-		}
-		defer func() {
-			if left := dir.Remove(name); err == nil && left != nil {
-				err = fmt.Errorf("remove probe: %w", left)
-			}
-		}()
-		defer f.Close()
-		files[i] = f
+// CanClone tells whether files in the directory from can share their blocks
+// with files in to: nil, or why not. It tries with files that have no name
+// (O_TMPFILE), so that nobody sees them and none stays, whatever dies.
+func CanClone(from, to *os.Root) error {
+	source, err := nameless(from)
+	if err != nil {
+		return err
 	}
-	if _, err := files[0].Write(make([]byte, 64<<10)); err != nil {
-		return fmt.Errorf("probe for shared blocks: %w", err)
+	defer unix.Close(source)
+	target, err := nameless(to)
+	if err != nil {
+		return err
 	}
-	if err := unix.IoctlFileClone(int(files[1].Fd()), int(files[0].Fd())); err != nil {
+	defer unix.Close(target)
+	if _, err := unix.Pwrite(source, make([]byte, 64<<10), 0); err != nil {
+		return fmt.Errorf("try to share blocks: write: %w", err)
+	}
+	switch err := unix.IoctlFileClone(target, source); err {
+	case nil:
+		return nil
+	case unix.EXDEV:
+		return errors.New("the volume and the store are on different file systems")
+	default:
 		return fmt.Errorf("the file system cannot share blocks between files: %w", err)
 	}
-	return nil
+}
+
+// nameless opens a new file without a name in a directory.
+func nameless(dir *os.Root) (int, error) {
+	f, err := dir.Open(".")
+	if err != nil {
+		return -1, fmt.Errorf("try to share blocks: %w", err)
+	}
+	defer f.Close()
+	fd, err := openOnce(int(f.Fd()), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return -1, fmt.Errorf("the file system cannot share blocks between files, or not make one without a name: %w", err)
+	}
+	return fd, nil
 }

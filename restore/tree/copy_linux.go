@@ -20,7 +20,7 @@ func Copy(ctx context.Context, from, to *os.Root, skipped func(path, reason stri
 		return ctx.Err()
 	}
 	err = Walk(ctx, from, skipped, func(n *Node) error {
-		if err := m.Make(&n.Entry, n.content(), each); err != nil {
+		if err := m.Make(&n.Entry, n.Content(), each); err != nil {
 			return err
 		}
 		if n.Path != "." {
@@ -34,8 +34,9 @@ func Copy(ctx context.Context, from, to *os.Root, skipped func(path, reason stri
 	return m.Finish()
 }
 
-// content reads a file's Stored bytes, one part after the other.
-func (n *Node) content() io.Reader {
+// Content reads a file's Stored bytes, one part after the other, while its
+// descriptor is open; of other types there is nothing.
+func (n *Node) Content() io.Reader {
 	parts := slices.Clone(n.Data) // the maker needs the map as it is
 	if !n.Sparse {
 		parts = []Extent{{0, n.Size}}

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/fault"
+	"github.com/snaprestore/snaprestore/restore/tree"
 )
 
 // suite is one run.
@@ -123,10 +125,35 @@ func (p *place) roundTrip() copyengine.Content {
 	p.counts(c, "verify")
 	assert.NilError(p, p.load(ctx, c))
 	p.counts(c, "load")
+	p.same(p.loaded, p.remade(c))
 	after, err := Describe(p.source)
 	assert.NilError(p, err)
 	assert.DeepEqual(p, before, after)
 	return c
+}
+
+// remade makes the tree once more, of the entries that the engine gives.
+func (p *place) remade(c copyengine.Content) string {
+	p.Helper()
+	dir := filepath.Join(p.suite.dir(p.T), "remade")
+	assert.NilError(p, os.Mkdir(dir, 0o700))
+	root, err := os.OpenRoot(dir)
+	assert.NilError(p, err)
+	defer root.Close()
+	m, err := tree.NewMaker(root)
+	assert.NilError(p, err)
+	defer m.Close()
+	ignore := func(int64) error { return nil }
+	err = p.engine.Entries(context.Background(), p.store, c, func(e *tree.Entry, content io.Reader) error {
+		if err := m.Make(e, content, ignore); err != nil {
+			return err
+		}
+		e.Path, e.Link = "not a path of the tree", "" // as a visit may
+		return nil
+	})
+	assert.NilError(p, err)
+	assert.NilError(p, m.Finish())
+	return dir
 }
 
 // counts holds the progress that was told against the result.
@@ -302,6 +329,12 @@ func (s suite) endsWithContext(t *testing.T) {
 				return err
 			},
 			"verify": func(ctx context.Context) error { return p.verify(ctx, whole) },
+			"entries": func(ctx context.Context) error {
+				return p.engine.Entries(ctx, p.store, whole, func(*tree.Entry, io.Reader) error {
+					p.onProgress()
+					return nil
+				})
+			},
 			"load": func(ctx context.Context) error {
 				other := s.at(t)
 				other.store, other.onProgress = p.store, p.onProgress

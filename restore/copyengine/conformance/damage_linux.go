@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/fault"
+	"github.com/snaprestore/snaprestore/restore/tree"
 )
 
 // corruptible saves a small tree and returns the stored file's bytes. Engines
@@ -49,6 +51,8 @@ func (p *place) refused(c copyengine.Content, damaged []byte, format string, arg
 	assert.NilError(p, os.WriteFile(filepath.Join(p.stored, c.File), damaged, 0o600))
 	err := p.verify(context.Background(), c)
 	assert.Assert(p, fault.Is(err, fault.Corrupt), append([]any{"verify: %v; " + format, err}, args...)...)
+	err = p.engine.Entries(context.Background(), p.store, c, func(*tree.Entry, io.Reader) error { return nil })
+	assert.Assert(p, fault.Is(err, fault.Corrupt), append([]any{"entries: %v; " + format, err}, args...)...)
 	assert.NilError(p, os.RemoveAll(p.loaded))
 	assert.NilError(p, os.Mkdir(p.loaded, 0o700))
 	target, err := os.OpenRoot(p.loaded)

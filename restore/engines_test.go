@@ -1,0 +1,116 @@
+//go:build linux
+
+package restore_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"gotest.tools/v3/assert"
+
+	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/restore/archive"
+	"github.com/snaprestore/snaprestore/restore/copyengine/conformance"
+	"github.com/snaprestore/snaprestore/restore/enginetest"
+	"github.com/snaprestore/snaprestore/restore/fault"
+	"github.com/snaprestore/snaprestore/restore/pack"
+	"github.com/snaprestore/snaprestore/restore/plan"
+	"github.com/snaprestore/snaprestore/restore/reflink"
+)
+
+func TestMain(m *testing.M) { conformance.Main(m) }
+
+// Which engine stored a snapshot is of no matter to what is done with it.
+func TestASnapshotOfEachEngineIsVerifiedRestoredAndRemoved(t *testing.T) {
+	for _, engine := range []string{archive.Name, pack.Name} {
+		t.Run(engine, func(t *testing.T) { live(t, engine, engine) })
+	}
+}
+
+// The engine is that of the file system, unless another is asked for.
+func TestWhereBlocksCanBeSharedASnapshotSharesThem(t *testing.T) {
+	for _, kind := range []string{"xfs", "btrfs", "ext4"} {
+		t.Run(kind, func(t *testing.T) {
+			at := conformance.FileSystem(t, kind)
+			best := reflink.Name
+			if kind == "ext4" {
+				best = pack.Name
+			}
+			for want, engine := range map[string]string{"": best, "auto": best, pack.Name: pack.Name} {
+				t.Run("asked for "+want, func(t *testing.T) {
+					t.Setenv("TMPDIR", at)
+					live(t, want, engine)
+				})
+			}
+		})
+	}
+}
+
+func live(t *testing.T, want, engine string) {
+	e, trees := shop(t)
+	for _, tree := range trees {
+		assert.NilError(t, os.WriteFile(filepath.Join(tree, "large"), make([]byte, 3<<20), 0o600))
+	}
+	d := openReal(t, e)
+	ctx := t.Context()
+	snap, err := d.Create(ctx, journal.NewID(), plan.Create{Project: "shop", Engine: want})
+	assert.NilError(t, err)
+	for _, v := range snap.Volumes {
+		assert.Equal(t, v.Engine, engine)
+		switch {
+		case want == engine:
+			assert.Equal(t, v.Reason, "it was asked for")
+		case engine == pack.Name:
+			assert.Assert(t, len(v.Reason) > len("no reflink: ") && v.Reason[:12] == "no reflink: ", v.Reason)
+		default:
+			assert.Equal(t, v.Reason, "")
+		}
+	}
+	rows, err := d.Verify(ctx, nil, "")
+	assert.NilError(t, err)
+	assert.Equal(t, len(rows), 1)
+	assert.Equal(t, rows[0].Result, "ok", rows[0].Error)
+	for _, tree := range trees {
+		write(t, tree, "new")
+	}
+	p, err := d.PlanRestore(ctx, journal.NewID(), plan.RestoreRequest{Snapshot: snap.ID})
+	assert.NilError(t, err)
+	_, err = d.Execute(ctx, p)
+	assert.NilError(t, err)
+	for _, tree := range trees {
+		assert.Equal(t, read(t, tree), "old")
+	}
+	_, err = d.Remove(ctx, journal.NewID(), []string{snap.ID, "pre-restore-" + p.Operation}, "")
+	assert.NilError(t, err)
+	left, err := os.ReadDir(filepath.Join(e.StateRoot(), "snapshots"))
+	assert.NilError(t, err)
+	assert.Equal(t, len(left), 0)
+	checkRunning(t, e)
+}
+
+// What cannot be done as it was asked for is refused while everything runs.
+func TestAnEngineThatCannotIsRefusedBeforeAnythingIsPaused(t *testing.T) {
+	at := conformance.FileSystem(t, "ext4")
+	t.Run("on ext4", func(t *testing.T) {
+		t.Setenv("TMPDIR", at)
+		e, _ := shop(t)
+		d := openReal(t, e)
+		e.Hook = func(call enginetest.Call) error {
+			if call.Changes() {
+				t.Errorf("%s was called", call)
+			}
+			return nil
+		}
+		for engine, why := range map[string]string{reflink.Name: "cannot share blocks", "tape": `there is no "tape"`} {
+			_, err := d.Create(t.Context(), journal.NewID(), plan.Create{Project: "shop", Engine: engine})
+			assert.ErrorContains(t, err, why)
+			assert.Equal(t, fault.From(err).State, "nothing was changed")
+			assert.Assert(t, fault.From(err).Hint != "")
+		}
+		left, err := os.ReadDir(filepath.Join(e.StateRoot(), "snapshots"))
+		assert.NilError(t, err)
+		assert.Equal(t, len(left), 0)
+		checkRunning(t, e)
+	})
+}
