@@ -50,6 +50,7 @@ type Domain struct {
 	journal   *journal.Store
 	snapshots *snapshot.Store
 	open      []*durable.Dir
+	departing departures
 }
 
 // Open opens the state root, and makes it (mode 0700) where it is missing.
@@ -60,7 +61,7 @@ func Open(ctx context.Context, c Config) (*Domain, error) {
 	if c.Proc == "" {
 		c.Proc = "/proc"
 	}
-	d := &Domain{Config: c}
+	d := &Domain{Config: c, departing: departures{}}
 	if err := d.openRoot(); err != nil {
 		d.Close()
 		return nil, err

@@ -277,6 +277,11 @@ func (d *Domain) forward(ctx context.Context, log *journal.Log) (plan.Restored, 
 // unless-stopped is down (measured, 20.10 and 28.5, after SIGKILL of dockerd).
 func (d *Domain) startAgain(ctx context.Context, log *journal.Log) error {
 	op := log.Op
+	// A stop that hung behind a start takes effect once the volumes are open
+	// again: before the container is started, not after.
+	if err := d.departing.wait(ctx, departTimeout); err != nil {
+		d.warn(op.ID, "%v", err)
+	}
 	done := op.Outcome != nil && op.Outcome.Result != journal.ResultRolledBack
 	switch {
 	case op.Stopped.IsZero() && !log.Taken():

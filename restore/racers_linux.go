@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/restore/plan"
 )
 
 // expelTimeout bounds how long containers that came up meanwhile are stopped
@@ -21,6 +22,16 @@ const expelTimeout = 60 * time.Second
 
 // expelInterval is how often it is looked again.
 const expelInterval = 50 * time.Millisecond
+
+// callPatience is how long a call about one container is waited for while the
+// fences are up. It may hang in the engine behind a start of that container,
+// which in turn waits for this operation in a volume's Mount (measured, 20.10
+// and 28.5).
+const callPatience = time.Second
+
+// departTimeout bounds the wait for calls that hung, once the volumes are open
+// again and the containers are to be started.
+const departTimeout = 2 * time.Minute
 
 // expel waits, with the fences up, until no process has one of the old trees
 // mounted. A container that was started before its volume was fenced, or is
@@ -44,25 +55,30 @@ func (d *Domain) expel(ctx context.Context, log *journal.Log) error {
 		for _, c := range up {
 			known := op.Find(c.ID)
 			if known == nil {
-				continue // it was removed between the two looks
+				continue // it was removed between the two looks, or cannot be asked
 			}
-			if err := d.disarm(ctx, *known); err != nil {
-				return err
-			}
-			if err := d.stop(ctx, op.ID, *known); err != nil {
-				return err
-			}
+			c := *known
+			d.departing.begin(c.ID, func() error {
+				if err := d.disarm(ctx, c); err != nil {
+					return err
+				}
+				return d.stop(ctx, op.ID, c)
+			})
+		}
+		if err := d.departing.wait(ctx, callPatience); err != nil {
+			return err
 		}
 		holders, err := d.holders(op.ID)
 		if err != nil {
 			return err
 		}
-		if len(up) == 0 && len(holders) == 0 {
+		running := runs(up)
+		if running == "" && len(holders) == 0 {
 			return nil
 		}
 		if time.Now().After(deadline) {
 			if len(holders) == 0 {
-				return fmt.Errorf("container %s is started again and again", up[0].Name)
+				return fmt.Errorf("container %s is started again and again", running)
 			}
 			return fmt.Errorf("process %d still has the old data mounted after %s", holders[0], expelTimeout)
 		}
@@ -72,6 +88,52 @@ func (d *Domain) expel(ctx context.Context, log *journal.Log) error {
 		case <-time.After(expelInterval):
 		}
 	}
+}
+
+// runs names a container that has processes. One that its restart policy is
+// about to start has none: it was stopped, finds the fence, or waits in Mount
+// for the end of the operation.
+func runs(up []Container) string {
+	for _, c := range up {
+		if c.State != "restarting" {
+			return c.Name
+		}
+	}
+	return ""
+}
+
+// departures are containers that are being stopped, each by one call. Only
+// the operation's own goroutine uses it.
+type departures map[string]chan error
+
+// begin starts to stop a container, unless that is under way.
+func (p departures) begin(id string, stop func() error) {
+	if p[id] != nil {
+		return
+	}
+	ended := make(chan error, 1)
+	p[id] = ended
+	go func() { ended <- stop() }()
+}
+
+// wait waits for all of them, but no longer than limit. Those that have not
+// come back by then are waited for the next time.
+func (p departures) wait(ctx context.Context, limit time.Duration) error {
+	patience := time.NewTimer(limit)
+	defer patience.Stop()
+	var failed []error
+	for id, ended := range p {
+		select {
+		case err := <-ended:
+			delete(p, id)
+			failed = append(failed, err)
+		case <-patience.C:
+			return errors.Join(failed...)
+		case <-ctx.Done():
+			return errors.Join(append(failed, ctx.Err())...)
+		}
+	}
+	return errors.Join(failed...)
 }
 
 // record puts containers that came up during the operation on its record, as
@@ -85,7 +147,7 @@ func (d *Domain) record(ctx context.Context, log *journal.Log, up []Container) e
 			known.Running = true // somebody wants it to run
 			continue
 		}
-		more, err := d.involve(ctx, []Container{c}, op.Project, nil)
+		more, err := d.involveNow(ctx, c, op.Project)
 		if err != nil {
 			return err
 		}
@@ -99,6 +161,18 @@ func (d *Domain) record(ctx context.Context, log *journal.Log, up []Container) e
 		return nil
 	}
 	return log.Prepare()
+}
+
+// involveNow is involve for one container, which gives nothing where the engine
+// does not answer: then the container is looked for again.
+func (d *Domain) involveNow(ctx context.Context, c Container, project string) ([]plan.Container, error) {
+	asking, cancel := context.WithTimeout(ctx, callPatience)
+	defer cancel()
+	more, err := d.involve(asking, []Container{c}, project, nil)
+	if err != nil && asking.Err() != nil && ctx.Err() == nil {
+		return nil, nil
+	}
+	return more, err
 }
 
 func lastLevel(op *journal.Operation) (level int) {

@@ -82,34 +82,54 @@ func armed(p journal.Policy) bool { return p.Name != "" && p.Name != "no" }
 
 // disarm sets the container's restart policy to no.
 func (d *Domain) disarm(ctx context.Context, c journal.Container) error {
-	if !armed(c.Policy) {
-		return nil
+	if err := d.setPolicy(ctx, c, journal.Policy{Name: "no"}); err != nil {
+		return fmt.Errorf("take the restart policy off container %s: %w", c.Name, err)
 	}
-	err := d.patiently(ctx, func() error { return d.Engine.SetPolicy(ctx, c.ID, journal.Policy{Name: "no"}) })
-	if err == nil || errors.Is(err, ErrNoSuch) {
-		return nil
-	}
-	// 20.10 reports the end of a container that dies meanwhile as an error of
-	// the update, although the policy was set (measured).
-	if now, lookErr := d.Engine.Container(ctx, c.ID); lookErr == nil && !armed(now.Policy) {
-		return nil
-	}
-	return fmt.Errorf("take the restart policy off container %s: %w", c.Name, err)
+	return nil
 }
 
 // rearm gives the container its restart policy back.
 func (d *Domain) rearm(ctx context.Context, c journal.Container) error {
+	if err := d.setPolicy(ctx, c, c.Policy); err != nil {
+		return fmt.Errorf("give container %s its restart policy %s back: %w", c.Name, c.Policy.Name, err)
+	}
+	return nil
+}
+
+// Setting a policy is tried again where the engine says no: 20.10 reports the
+// end of a container that dies meanwhile as an error of the update (measured),
+// and takes the new policy back (moby daemon/update.go). Once it knows that
+// the container has ended there is no such error.
+const (
+	policyAttempts = 20
+	policyInterval = 100 * time.Millisecond
+)
+
+// setPolicy sets the restart policy of a container that has one.
+func (d *Domain) setPolicy(ctx context.Context, c journal.Container, p journal.Policy) error {
 	if !armed(c.Policy) {
 		return nil
 	}
-	err := d.patiently(ctx, func() error { return d.Engine.SetPolicy(ctx, c.ID, c.Policy) })
-	if err == nil || errors.Is(err, ErrNoSuch) {
-		return nil
+	for attempt := 1; ; attempt++ {
+		err := d.patiently(ctx, func() error { return d.Engine.SetPolicy(ctx, c.ID, p) })
+		if err == nil || errors.Is(err, ErrNoSuch) {
+			return nil
+		}
+		now, lookErr := d.Engine.Container(ctx, c.ID)
+		switch {
+		case errors.Is(lookErr, ErrNoSuch):
+			return nil
+		case lookErr == nil && (now.Policy == p || !armed(now.Policy) && !armed(p)):
+			return nil
+		case attempt >= policyAttempts || lookErr != nil:
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		case <-time.After(policyInterval):
+		}
 	}
-	if now, lookErr := d.Engine.Container(ctx, c.ID); lookErr == nil && now.Policy == c.Policy {
-		return nil
-	}
-	return fmt.Errorf("give container %s its restart policy %s back: %w", c.Name, c.Policy.Name, err)
 }
 
 func (d *Domain) stop(ctx context.Context, op string, c journal.Container) error {
