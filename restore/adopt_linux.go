@@ -17,9 +17,9 @@ import (
 	"github.com/snaprestore/snaprestore/restore/volume"
 )
 
-// parking is the folder of the state root where a tree lies while its volume
+// Parking is the folder of the state root where a tree lies while its volume
 // is made anew under another driver.
-const parking = "parked"
+const Parking = "parked"
 
 // Adopt turns local volumes into plugin volumes of the same names, labels and
 // data, or back. Containers must not use them, not even stopped ones, since
@@ -181,7 +181,7 @@ func (d *Domain) adopt(ctx context.Context, op *journal.Operation) error {
 // remake goes on with an adoption from wherever it is.
 func (d *Domain) remake(ctx context.Context, log *journal.Log) error {
 	op := log.Op
-	parked, err := d.root.MakeDir(parking, 0o700)
+	parked, err := d.root.MakeDir(Parking, 0o700)
 	if err != nil {
 		return d.adoptFault(op, err)
 	}

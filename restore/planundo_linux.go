@@ -140,6 +140,13 @@ func (d *Domain) notUndoable(ref string) error {
 	case op.State != journal.Closed:
 		return fault.New(fault.Interrupted, "undo %s: it is not finished, it is %s", ref, op.State).
 			WithState("nothing was changed").WithHint("docker snaprestore recover %s", ref)
+	case op.Kind == journal.Adopt && op.Remake != nil:
+		back := "adopt --back"
+		if op.Remake.To.Driver == "local" {
+			back = "adopt"
+		}
+		return fault.New(fault.Failed, "undo %s: it changed the driver of volume %s", ref, op.Volumes[0].Name).
+			WithState("nothing was changed").WithHint("docker snaprestore %s %s", back, op.Volumes[0].Name)
 	case op.Kind != journal.Restore && op.Kind != journal.Undo:
 		return f(fault.Failed, "it is a "+string(op.Kind)+", which replaces no data")
 	case op.Outcome != nil && op.Outcome.Result == journal.ResultRolledBack:

@@ -36,10 +36,6 @@ type inventory struct {
 }
 
 func (d *Domain) inventory(ctx context.Context) (*inventory, error) {
-	host, err := d.Engine.Host(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("ask the engine: %w", err)
-	}
 	containers, err := d.Engine.Containers(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list containers: %w", err)
@@ -47,6 +43,11 @@ func (d *Domain) inventory(ctx context.Context) (*inventory, error) {
 	volumes, err := d.Engine.Volumes(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list volumes: %w", err)
+	}
+	// After the volumes: their list has the engine look for its drivers.
+	host, err := d.Engine.Host(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ask the engine: %w", err)
 	}
 	inv := &inventory{host: host, volumes: map[string]Volume{}, places: map[string]place{}, reasons: map[string]error{}}
 	for _, c := range containers {

@@ -15,6 +15,7 @@ import (
 	"gotest.tools/v3/assert"
 
 	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/restore"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/volume"
 )
@@ -343,6 +344,33 @@ func TestOperationThatGoesBackMayRemoveTheVolumeItMade(t *testing.T) {
 	assert.Assert(t, fault.Is(d.remove("db"), fault.Locked))
 	assert.NilError(t, l.Write(journal.Aborting))
 	assert.NilError(t, d.remove("db"))
+}
+
+// An adoption has the engine remove the volume whose tree it has parked, and
+// nobody may before.
+func TestAdoptionMayRemoveTheVolumeWhoseTreeItParked(t *testing.T) {
+	s := newStage(t)
+	d := s.open(t)
+	v := makeVolume(t, d, "db", "data", nil)
+	held, err := d.journal.Locks().Lock(context.Background(), journal.Exclusive(v.LockKey()), journal.Holder{}, 0)
+	assert.NilError(t, err)
+	defer held.Release()
+	l, err := d.journal.Begin(context.Background(), &journal.Operation{
+		ID: opID, Kind: journal.Adopt, State: journal.Working, Created: time.Now().UTC(),
+		Volumes: []journal.Volume{{Name: "db", Dir: v.Dir, Live: volume.Live}},
+		Remake:  &journal.Remake{From: journal.Spec{Driver: volume.Driver}, To: journal.Spec{Driver: "local"}},
+	})
+	assert.NilError(t, err)
+	defer l.Release()
+	assert.Assert(t, fault.Is(d.remove("db"), fault.Locked))
+	parking := filepath.Join(s.config.Root, restore.Parking)
+	assert.NilError(t, os.Mkdir(parking, 0o700))
+	assert.NilError(t, os.Rename(filepath.Join(v.Dir, volume.Live), filepath.Join(parking, opID)))
+	assert.Assert(t, fault.Is(d.remove("db"), fault.Locked), "it is not on record as parked")
+	l.Op.Remake.Parked = true
+	assert.NilError(t, l.Write(journal.Working))
+	assert.NilError(t, d.remove("db"))
+	assert.Equal(t, text(filepath.Join(parking, opID)), "data")
 }
 
 func TestStatusTellsScopeGenerationAndOperation(t *testing.T) {

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"log"
+	"path/filepath"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/restore"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/volume"
 )
@@ -53,13 +57,17 @@ func (d *Driver) remove(name string) error {
 }
 
 // exclude takes the volume's lock for a removal, or says who is at work on it.
-// An operation that made the volume and goes back may remove it itself.
+// An operation that made the volume and goes back may remove it itself, and so
+// may an adoption that has the volume's data parked elsewhere.
 func (d *Driver) exclude(v volume.Volume) (*journal.Held, error) {
 	open, err := d.journal.Open()
 	if err != nil {
 		return nil, err
 	}
 	for _, op := range open {
+		if parked, err := d.parked(op, v); parked || err != nil {
+			return nil, err
+		}
 		for _, ov := range op.Volumes {
 			if ov.Dir != v.Dir {
 				continue
@@ -78,6 +86,23 @@ func (d *Driver) exclude(v volume.Volume) (*journal.Held, error) {
 		return nil, underOperation(v.Name, string(locked.Holder.Kind), locked.Holder.Operation)
 	}
 	return held, err
+}
+
+// parked reports whether an operation changes the driver of this volume and
+// has its tree in the state root's own folder meanwhile, so that there is
+// nothing in the volume to lose.
+func (d *Driver) parked(op *journal.Operation, v volume.Volume) (bool, error) {
+	if op.Remake == nil || !op.Remake.Parked || len(op.Volumes) != 1 || op.Volumes[0].Name != v.Name {
+		return false, nil
+	}
+	tree, err := openTree(filepath.Join(d.config.Root, restore.Parking), op.ID)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, tree.Close()
 }
 
 func underOperation(name, kind, id string) error {

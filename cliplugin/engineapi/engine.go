@@ -44,6 +44,11 @@ func (c *Client) Host(ctx context.Context) (h restore.Host, err error) {
 		Swarm:       info.Swarm.LocalNodeState == swarm.LocalNodeStateActive,
 		LiveRestore: info.LiveRestoreEnabled, VolumeDrivers: info.Plugins.Volume,
 	}
+	managed, err := c.volumePlugins(ctx)
+	if err != nil {
+		return h, err
+	}
+	h.VolumeDrivers = append(h.VolumeDrivers, managed...)
 	if arch, ok := architectures[h.Arch]; ok {
 		h.Arch = arch
 	}

@@ -155,12 +155,14 @@ func TestHostSpeaksGoNames(t *testing.T) {
 		"DockerRootDir": "/var/lib/docker/100000.100000", "Driver": "overlay2", "LiveRestoreEnabled": true,
 		"SecurityOptions": []string{"name=seccomp,profile=default", "name=userns"},
 		"Swarm":           map[string]any{"LocalNodeState": "active"},
-	}}})
+		"Plugins":         map[string]any{"Volume": []string{"local"}},
+	}}, "GET /plugins": {200, []any{map[string]any{"Name": "served:latest", "Enabled": true}}}})
 	h, err := c.Host(context.Background())
 	assert.NilError(t, err)
 	assert.DeepEqual(t, h, restore.Host{
 		ID: "E", Name: "host", Version: "20.10.24", OS: "linux", Arch: "arm64", Driver: "overlay2",
 		DataRoot: "/var/lib/docker/100000.100000", UserNamespace: true, Swarm: true, LiveRestore: true,
+		VolumeDrivers: []string{"local", "served:latest"},
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types"
+	"github.com/docker/docker/api/types/filters"
 )
 
 // Plugin is a managed plugin of the engine.
@@ -59,6 +60,20 @@ func (c *Client) Plugin(ctx context.Context, name string) (out Plugin, err error
 		return nil
 	})
 	return out, err
+}
+
+// volumePlugins names the managed plugins that serve volumes. An engine's
+// description of itself has only those of the other kind (moby
+// volume/drivers/extpoint.go, GetDriver keeps no managed plugin).
+func (c *Client) volumePlugins(ctx context.Context) (names []string, err error) {
+	err = c.call(ctx, "list plugins", func() error {
+		all, err := c.api.PluginList(ctx, filters.NewArgs(filters.Arg("capability", "volumedriver"), filters.Arg("enabled", "true")))
+		for _, p := range all {
+			names = append(names, p.Name)
+		}
+		return err
+	})
+	return names, err
 }
 
 // CreatePlugin makes a managed plugin, disabled.
