@@ -17,7 +17,7 @@ func TestAClientThatCannotSeeTheEnginesFiles(t *testing.T) {
 	sums := map[string]string{}
 	f.Fill("one")
 	f.Sums(sums, "one")
-	identity, policies := f.Identity(fleetContainers...), f.Policies()
+	identity, policies := f.Identity(f.containers...), f.Policies()
 
 	away := t.TempDir()
 	must(t, os.MkdirAll(filepath.Join(away, "config/cli-plugins"), 0o755))

@@ -20,3 +20,12 @@ func TestEngineRunsTheDemoProject(t *testing.T) {
 		t.Errorf("the cache has %q after the engine was restarted, want green", got)
 	}
 }
+
+// An engine is cleared away with all its processes, though some are frozen, as
+// a run that was killed leaves them.
+func TestAnEngineIsClearedAwayWithPausedContainers(t *testing.T) {
+	e := NewEngine(t)
+	e.Docker("run", "--detach", "--name", "paused", "--network", "none", "snaprestore-demo/busybox", "sleep", "100000").OK(t)
+	e.Docker("pause", "paused").OK(t)
+	must(t, endProcesses(e.Dir, "/"+e.name+"/"))
+}

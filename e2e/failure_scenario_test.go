@@ -14,8 +14,8 @@ import (
 // with the times they were started at, and the data.
 func (f *Fleet) Untouched() string {
 	f.t.Helper()
-	state := f.Docker(append([]string{"inspect", "--format", "{{.Id}} {{.State.Status}} {{.State.StartedAt}}"}, fleetContainers...)...).OK(f.t).Line()
-	for _, name := range fleetVolumes {
+	state := f.Docker(append([]string{"inspect", "--format", "{{.Id}} {{.State.Status}} {{.State.StartedAt}}"}, f.containers...)...).OK(f.t).Line()
+	for _, name := range f.volumes {
 		state += "\n" + f.Sum(name)
 	}
 	return state

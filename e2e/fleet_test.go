@@ -51,16 +51,12 @@ volumes:
   delta:
 `
 
-// fleetVolumes and fleetContainers are what the project is made of.
-var (
-	fleetVolumes    = []string{"fleet_alpha", "fleet_beta", "fleet_gamma", "fleet_delta"}
-	fleetContainers = []string{"fleet-alpha-1", "fleet-beta-1", "fleet-gamma-1", "fleet-delta-1"}
-)
-
 // Fleet is a running project whose data the test writes.
 type Fleet struct {
 	*Engine
-	dir string
+	dir        string
+	volumes    []string // their names, for a bind mount its source
+	containers []string
 }
 
 // checkedFleetFile is the same with a health check, which fails where there
@@ -82,10 +78,20 @@ func NewFleet(t testing.TB, flags ...string) *Fleet {
 
 func newFleet(t testing.TB, file string, flags ...string) *Fleet {
 	t.Helper()
-	f := &Fleet{Engine: NewEngine(t, flags...)}
+	f := &Fleet{
+		Engine:     NewEngine(t, flags...),
+		volumes:    []string{"fleet_alpha", "fleet_beta", "fleet_gamma", "fleet_delta"},
+		containers: []string{"fleet-alpha-1", "fleet-beta-1", "fleet-gamma-1", "fleet-delta-1"},
+	}
 	f.dir = f.Project("fleet", file)
-	f.Compose(f.dir, "up", "--detach", "--wait").OK(t)
+	f.Up()
 	return f
+}
+
+// Up brings the fleet up and waits until it runs.
+func (f *Fleet) Up() {
+	f.t.Helper()
+	f.Compose(f.dir, "up", "--detach", "--wait").OK(f.t)
 }
 
 // Project writes a compose file into a directory of its own.
@@ -104,7 +110,7 @@ const bulk = 8 << 20
 // Fill puts a generation of data into every volume of the fleet.
 func (f *Fleet) Fill(generation string) {
 	f.t.Helper()
-	for _, name := range fleetVolumes {
+	for _, name := range f.volumes {
 		f.FillVolume(name, generation)
 	}
 }
@@ -113,6 +119,12 @@ func (f *Fleet) Fill(generation string) {
 // random content, among them one that names the generation.
 func (e *Engine) FillVolume(name, generation string) {
 	e.t.Helper()
+	e.fillVolume(name, generation, bulk)
+}
+
+// fillVolume does it with files of up to size bytes.
+func (e *Engine) fillVolume(name, generation string, size int) {
+	e.t.Helper()
 	root := e.VolumePath(name)
 	entries, err := os.ReadDir(root)
 	must(e.t, err)
@@ -120,12 +132,12 @@ func (e *Engine) FillVolume(name, generation string) {
 		must(e.t, os.RemoveAll(filepath.Join(root, entry.Name())))
 	}
 	random := rand.NewChaCha8(sha256.Sum256([]byte(name + generation)))
-	data := make([]byte, bulk)
+	data := make([]byte, size)
 	_, _ = random.Read(data)
 	must(e.t, os.Mkdir(filepath.Join(root, generation), 0o750))
 	must(e.t, os.WriteFile(filepath.Join(root, generation, "bulk"), data, 0o640))
 	for i := range 20 {
-		must(e.t, os.WriteFile(filepath.Join(root, generation, fmt.Sprint(i)), data[:i*100], 0o604))
+		must(e.t, os.WriteFile(filepath.Join(root, generation, fmt.Sprint(i)), data[:min(i*100, size)], 0o604))
 	}
 	must(e.t, os.WriteFile(filepath.Join(root, "generation"), []byte(generation), 0o644))
 }
@@ -135,7 +147,7 @@ func (e *Engine) FillVolume(name, generation string) {
 func (f *Fleet) Generation(sums map[string]string) string {
 	f.t.Helper()
 	var found []string
-	for _, name := range fleetVolumes {
+	for _, name := range f.volumes {
 		found = append(found, f.VolumeGeneration(name, sums))
 	}
 	if slices.Compact(slices.Clone(found))[0] == "" || len(slices.Compact(slices.Clone(found))) != 1 {
@@ -161,15 +173,19 @@ func (e *Engine) VolumeGeneration(name string, sums map[string]string) string {
 // Sums remembers what a generation looks like that is in the volumes now.
 func (f *Fleet) Sums(sums map[string]string, generation string) {
 	f.t.Helper()
-	for _, name := range fleetVolumes {
+	for _, name := range f.volumes {
 		sums[name+" "+generation] = f.Sum(name)
 	}
 }
 
-// VolumePath is where a volume's data is on the engine host: that of the
-// volume driver, where it serves the volume, else the engine's own.
+// VolumePath is where a volume's data is on the engine host: a bind mount's
+// source, or a folder of the volume driver, where it serves the volume, or the
+// engine's own.
 func (e *Engine) VolumePath(name string) string {
 	e.t.Helper()
+	if filepath.IsAbs(name) {
+		return name
+	}
 	records, err := filepath.Glob(filepath.Join(e.Data, "snaprestore/volumes/*/volume.json"))
 	must(e.t, err)
 	for _, record := range records {
@@ -218,7 +234,7 @@ func (e *Engine) Sum(name string) string {
 func (f *Fleet) Policies() string {
 	f.t.Helper()
 	return f.Docker(append([]string{"inspect", "--format",
-		"{{.HostConfig.RestartPolicy.Name}}:{{.HostConfig.RestartPolicy.MaximumRetryCount}}"}, fleetContainers...)...).OK(f.t).Line()
+		"{{.HostConfig.RestartPolicy.Name}}:{{.HostConfig.RestartPolicy.MaximumRetryCount}}"}, f.containers...)...).OK(f.t).Line()
 }
 
 // CheckWhole fails the test unless the fleet's containers are the same as
@@ -226,8 +242,8 @@ func (f *Fleet) Policies() string {
 // left open or lying about.
 func (f *Fleet) CheckWhole(identity, policies string) {
 	f.t.Helper()
-	f.WaitHealthy(fleetContainers...)
-	if got := f.Identity(fleetContainers...); got != identity {
+	f.WaitHealthy(f.containers...)
+	if got := f.Identity(f.containers...); got != identity {
 		f.t.Errorf("the containers are other ones:\n%s\nwere\n%s", got, identity)
 	}
 	if got := f.Policies(); got != policies {
@@ -238,12 +254,13 @@ func (f *Fleet) CheckWhole(identity, policies string) {
 			f.t.Errorf("%s %s is still %s", op.Kind, op.ID, op.State)
 		}
 	}
-	f.CheckTidy()
+	f.CheckTidy(f.volumes...)
 }
 
-// CheckTidy fails the test when something lies beside a volume that no
-// snapshot owns, or an agent is still there after a while.
-func (e *Engine) CheckTidy() {
+// CheckTidy fails the test when something lies beside a volume, or one of
+// these bind mounts, that no snapshot owns, or an agent is still there after a
+// while.
+func (e *Engine) CheckTidy(volumes ...string) {
 	e.t.Helper()
 	WaitFor(e.t, "agents end", 3*time.Minute, func() string {
 		left := e.Docker("ps", "--quiet", "--filter", "label=com.snaprestore.agent").OK(e.t).Line()
@@ -255,13 +272,19 @@ func (e *Engine) CheckTidy() {
 			owned[v.Tree] = true
 		}
 	}
-	beside, err := filepath.Glob(filepath.Join(e.Data, "volumes/*/.snaprestore-*"))
-	must(e.t, err)
-	served, err := filepath.Glob(filepath.Join(e.Data, "snaprestore/volumes/*/.snaprestore-*"))
-	must(e.t, err)
-	for _, path := range append(beside, served...) {
-		if !owned[path] {
-			e.t.Errorf("%s was left behind", strings.TrimPrefix(path, e.Data))
+	dirs := []string{filepath.Join(e.Data, "volumes/*"), filepath.Join(e.Data, "snaprestore/volumes/*")}
+	for _, name := range volumes {
+		if filepath.IsAbs(name) {
+			dirs = append(dirs, filepath.Dir(name))
+		}
+	}
+	for _, dir := range dirs {
+		beside, err := filepath.Glob(filepath.Join(dir, ".snaprestore-*"))
+		must(e.t, err)
+		for _, path := range beside {
+			if !owned[path] {
+				e.t.Errorf("%s was left behind", strings.TrimPrefix(path, e.Dir))
+			}
 		}
 	}
 }

@@ -12,18 +12,21 @@ import (
 	"github.com/snaprestore/snaprestore/journal"
 )
 
-// victims are what is killed, and how the tests go on afterwards as the
-// machine around an engine would.
-var victims = []struct {
+// victim is what is killed, and how the tests go on afterwards as the machine
+// around an engine would.
+type victim struct {
 	name string
 	kill func(f *Fleet, client *Process)
-}{
+}
+
+var victims = []victim{
 	{"the CLI", func(_ *Fleet, client *Process) { client.Kill() }},
 	{"the agent", func(f *Fleet, _ *Process) { f.SignalAgents(unix.SIGKILL) }},
 	{"dockerd", func(f *Fleet, _ *Process) { f.Restart() }},
 	{"everything", func(f *Fleet, client *Process) {
 		f.SignalAgents(unix.SIGKILL)
 		f.Kill9()
+		f.SignalDrivers(unix.SIGKILL)
 		client.Kill()
 		f.Start()
 	}},
@@ -39,37 +42,56 @@ var phases = []journal.State{journal.Staging, journal.Stopping, journal.Prepared
 func TestARestoreSurvivesKillsInEveryPhase(t *testing.T) {
 	for _, victim := range victims {
 		t.Run(victim.name, func(t *testing.T) {
-			f := NewFleet(t)
-			sums := map[string]string{}
-			f.Fill("one")
-			f.Sums(sums, "one")
-			id := f.CLI("create", "--project", "fleet").OK(t).Line()
-			identity, policies := f.Identity(fleetContainers...), f.Policies()
-			for _, phase := range phases {
-				client, struck := f.strikeAt(phase, func() *Process {
-					f.Fill("two")
-					f.Sums(sums, "two")
-					return f.BeginCLI("restore", "--force", id)
-				})
-				if struck == journal.Closed {
-					continue // an engine that is killed now leaves down what its policies say
-				}
-				victim.kill(f, client)
-				client.Wait()
-				last := f.WaitClosed()
-				got := f.Generation(sums)
-				t.Logf("struck at %s: ended %s, generation %s", struck, last.Outcome.Result, got)
-				if decided := []journal.State{journal.Committed, journal.Starting, journal.Closed}; got != "one" && slices.Contains(decided, struck) {
-					t.Errorf("struck at %s, when the new data was decided for, but generation %s is in place", struck, got)
-				}
-				f.CheckWhole(identity, policies)
-				if got := f.Generation(sums); got != "one" && got != "two" {
-					t.Errorf("the containers found generation %q", got)
-				}
-			}
-			f.CLI("recover").OK(t)
+			NewFleet(t).survives(victim)
 		})
 	}
+}
+
+// The same with volumes of every kind in one project, the volume driver being
+// killed too.
+func TestARestoreOfAllKindsSurvivesKillsInEveryPhase(t *testing.T) {
+	f := NewMixedFleet(t)
+	driver := victim{"the driver", func(f *Fleet, _ *Process) { f.KillDriver() }}
+	for _, victim := range append(slices.Clone(victims), driver) {
+		t.Run(victim.name, func(t *testing.T) {
+			f.In(t)
+			f.survives(victim)
+			f.CheckSeen("fleet-witness-1", len(f.volumes))
+		})
+	}
+}
+
+// survives strikes a restore in every phase and checks what becomes of it.
+func (f *Fleet) survives(victim victim) {
+	f.t.Helper()
+	sums := map[string]string{}
+	f.Fill("one")
+	f.Sums(sums, "one")
+	id := f.CLI("create", "--project", "fleet").OK(f.t).Line()
+	identity, policies := f.Identity(f.containers...), f.Policies()
+	for _, phase := range phases {
+		client, struck := f.strikeAt(phase, func() *Process {
+			f.Fill("two")
+			f.Sums(sums, "two")
+			return f.BeginCLI("restore", "--force", id)
+		})
+		if struck == journal.Closed {
+			continue // an engine that is killed now leaves down what its policies say
+		}
+		victim.kill(f, client)
+		client.Wait()
+		last := f.WaitClosed()
+		got := f.Generation(sums)
+		f.t.Logf("struck at %s: ended %s, generation %s", struck, last.Outcome.Result, got)
+		if decided := []journal.State{journal.Committed, journal.Starting, journal.Closed}; got != "one" && slices.Contains(decided, struck) {
+			f.t.Errorf("struck at %s, when the new data was decided for, but generation %s is in place", struck, got)
+		}
+		f.CheckWhole(identity, policies)
+		if now := f.Generation(sums); now != got {
+			f.t.Errorf("generation %s was in place, and the containers found %s", got, now)
+		}
+	}
+	f.CLI("recover").OK(f.t)
 }
 
 // strikeAttempts is how often an operation is begun to meet one of its phases.
@@ -102,7 +124,7 @@ func TestACreateSurvivesKills(t *testing.T) {
 			sums := map[string]string{}
 			f.Fill("one")
 			f.Sums(sums, "one")
-			identity, policies := f.Identity(fleetContainers...), f.Policies()
+			identity, policies := f.Identity(f.containers...), f.Policies()
 			f.CLI("ls").OK(t) // lays out the journal
 			client, struck := f.strikeAt(journal.Working, func() *Process {
 				return f.BeginCLI("create", "--project", "fleet")
@@ -138,7 +160,7 @@ func TestAnUndoSurvivesKills(t *testing.T) {
 	f.Fill("two")
 	f.Sums(sums, "two")
 	f.CLI("restore", "--force", id).OK(t)
-	identity, policies := f.Identity(fleetContainers...), f.Policies()
+	identity, policies := f.Identity(f.containers...), f.Policies()
 	for _, phase := range []journal.State{journal.Stopping, journal.Committed} {
 		before := f.Generation(sums)
 		watch := f.Watch()

@@ -91,7 +91,27 @@ func endProcesses(dir, group string) error {
 		for _, pid := range pids {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
+		thaw(group)
 		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// thaw lets the processes of paused containers run: those that are frozen by
+// the first version of cgroups do not even die before. A group that ends with
+// a slash is one, otherwise it is the beginning of several.
+func thaw(group string) {
+	pattern := strings.TrimPrefix(group, "/")
+	if !strings.HasSuffix(pattern, "/") {
+		pattern += "*/"
+	}
+	for state, word := range map[string]string{"freezer.state": "THAWED", "cgroup.freeze": "0"} {
+		for _, where := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+			files, _ := filepath.Glob(where + pattern + "*/" + state)
+			for _, file := range files {
+				// A group may be gone by now.
+				_ = os.WriteFile(file, []byte(word), 0)
+			}
+		}
 	}
 }
 

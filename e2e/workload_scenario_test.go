@@ -23,7 +23,7 @@ func TestComposeUpRacesARestore(t *testing.T) {
 	id := f.CLI("create", "--project", "fleet").OK(t).Line()
 	f.Fill("two")
 	f.Sums(sums, "two")
-	identity, policies := f.Identity(fleetContainers...), f.Policies()
+	identity, policies := f.Identity(f.containers...), f.Policies()
 	restore := f.BeginCLI("restore", "--force", id)
 	for !restore.Ended() {
 		f.Compose(f.dir, "up", "--detach") // fails while the fences are up
@@ -186,7 +186,7 @@ func TestAnUnhealthyWorkloadIsRolledBack(t *testing.T) {
 	sums := map[string]string{}
 	f.Fill("two")
 	f.Sums(sums, "two")
-	identity, policies := f.Identity(fleetContainers...), f.Policies()
+	identity, policies := f.Identity(f.containers...), f.Policies()
 	f.CLI("restore", "--force", "--rollback", "--timeout", "20", id).Exits(t, 13)
 	if got := f.Generation(sums); got != "two" {
 		t.Errorf("generation %q is in place, want two", got)
