@@ -92,7 +92,7 @@ func TestAFullDiskStopsNothing(t *testing.T) {
 func TestADamagedSnapshotStopsNothing(t *testing.T) {
 	f := NewFleet(t)
 	f.Fill("one")
-	id := f.CLI("create", "--project", "fleet").OK(t).Line()
+	id := f.CLI("create", "--engine", "pack", "--project", "fleet").OK(t).Line()
 	f.Fill("two")
 	before := f.Untouched()
 	for _, damage := range []struct {
