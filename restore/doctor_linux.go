@@ -14,6 +14,7 @@ import (
 
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/journal/durable"
+	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/plan"
 )
@@ -37,6 +38,7 @@ func (d *Domain) Doctor(ctx context.Context) ([]plan.Check, error) {
 		{Name: "state root", Status: checkOK, Detail: d.Root + " (mode 0700)"},
 		d.fileSystemCheck(),
 		d.exchangeCheck(),
+		d.copyCheck(),
 		d.spaceCheck(),
 		d.journalCheck(),
 		d.snapshotCheck(ctx),
@@ -184,6 +186,26 @@ func (d *Domain) exchangeCheck() plan.Check {
 			Hint: "the file system must know renameat2 with RENAME_EXCHANGE: ext4, xfs, btrfs"}
 	}
 	return plan.Check{Name: "exchange", Status: checkOK, Detail: "two directory entries can be exchanged in one step"}
+}
+
+// copyCheck tells how the volumes beside the state root are stored.
+func (d *Domain) copyCheck() plan.Check {
+	c := plan.Check{Name: "copy engine", Status: checkOK}
+	root, err := d.root.Root()
+	if err == nil {
+		defer root.Close()
+		var engine copyengine.Engine
+		var reason string
+		if engine, reason, err = d.Copiers.Choose(copyengine.Auto, root, root); err == nil {
+			c.Detail = engine.Name()
+			if reason != "" {
+				c.Detail += " (" + reason + ")"
+			}
+			return c
+		}
+	}
+	c.Status, c.Detail = checkFailed, err.Error()
+	return c
 }
 
 func (d *Domain) spaceCheck() plan.Check {

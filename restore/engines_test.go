@@ -5,6 +5,8 @@ package restore_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"gotest.tools/v3/assert"
@@ -54,6 +56,14 @@ func live(t *testing.T, want, engine string) {
 	}
 	d := openReal(t, e)
 	ctx := t.Context()
+	if want == "auto" {
+		checks, err := d.Doctor(ctx)
+		assert.NilError(t, err)
+		i := slices.IndexFunc(checks, func(c plan.Check) bool { return c.Name == "copy engine" })
+		assert.Assert(t, i >= 0)
+		assert.Equal(t, checks[i].Status, "ok")
+		assert.Equal(t, strings.Fields(checks[i].Detail)[0], engine)
+	}
 	snap, err := d.Create(ctx, journal.NewID(), plan.Create{Project: "shop", Engine: want})
 	assert.NilError(t, err)
 	for _, v := range snap.Volumes {

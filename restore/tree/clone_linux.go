@@ -82,7 +82,7 @@ func CanClone(from, to *os.Root) error {
 	case unix.EXDEV:
 		return errors.New("the volume and the store are on different file systems")
 	default:
-		return fmt.Errorf("the file system cannot share blocks between files: %w", err)
+		return fmt.Errorf("the file system cannot share blocks between files, as XFS and btrfs can: %w", err)
 	}
 }
 
