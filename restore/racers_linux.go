@@ -14,11 +14,12 @@ import (
 
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/restore/plan"
+	"github.com/snaprestore/snaprestore/restore/volume"
 )
 
 // expelTimeout bounds how long containers that came up meanwhile are stopped
 // and waited for, before the operation gives way to them.
-const expelTimeout = 60 * time.Second
+const expelTimeout = 30 * time.Second
 
 // expelInterval is how often it is looked again.
 const expelInterval = 50 * time.Millisecond
@@ -80,7 +81,7 @@ func (d *Domain) expel(ctx context.Context, log *journal.Log) error {
 			if len(holders) == 0 {
 				return fmt.Errorf("container %s is started again and again", running)
 			}
-			return fmt.Errorf("process %d still has the old data mounted after %s", holders[0], expelTimeout)
+			return fmt.Errorf("process %d (%s) still has the old data mounted after %s", holders[0], d.command(holders[0]), expelTimeout)
 		}
 		select {
 		case <-ctx.Done():
@@ -216,7 +217,8 @@ func (d *Domain) usersUp(ctx context.Context, op *journal.Operation) ([]Containe
 // holders lists processes, one of each mount namespace, that have a tree
 // mounted which lies under the operation's fence name. A bind mount follows
 // its directory through a rename, and mountinfo tells the name it has now
-// (proc_pid_mountinfo(5), field 4).
+// (proc_pid_mountinfo(5), field 4). A copy of a path of the driver that some
+// namespace keeps is none.
 func (d *Domain) holders(op string) ([]int, error) {
 	entries, err := os.ReadDir(d.Proc)
 	if err != nil {
@@ -245,13 +247,34 @@ func (d *Domain) holders(op string) ([]int, error) {
 		}
 		for _, line := range bytes.Split(data, []byte("\n")) {
 			fields := bytes.Fields(line)
-			if len(fields) > 4 && fenced(string(fields[3]), op) {
+			if len(fields) > 6 && fenced(string(fields[3]), op) && !volume.IsCopy(string(fields[4]), tagsOf(fields)) {
 				pids = append(pids, pid)
 				break
 			}
 		}
 	}
 	return pids, nil
+}
+
+// command is a process's name, for messages.
+func (d *Domain) command(pid int) string {
+	name, err := os.ReadFile(filepath.Join(d.Proc, strconv.Itoa(pid), "comm"))
+	if err != nil {
+		return "which has ended"
+	}
+	return strings.TrimSpace(string(name))
+}
+
+// tagsOf gives the optional fields of a line of mountinfo: from the seventh
+// to a dash.
+func tagsOf(fields [][]byte) (tags []string) {
+	for _, f := range fields[6:] {
+		if string(f) == "-" {
+			break
+		}
+		tags = append(tags, string(f))
+	}
+	return tags
 }
 
 // fenced reports whether a path leads through the operation's fence of some

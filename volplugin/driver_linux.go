@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -182,7 +183,8 @@ func worksIn(open []*journal.Operation, dir string) bool {
 }
 
 // mounted reports whether a process has something in these directories
-// mounted. The driver's own path is one, until it is detached.
+// mounted. The driver's own path is one, until it is detached; a copy of that
+// which a namespace keeps is not.
 func (d *Driver) mounted(dirs []string) (bool, error) {
 	roots := make([]*mountinfo.Info, 0, len(dirs))
 	for _, dir := range dirs {
@@ -193,6 +195,9 @@ func (d *Driver) mounted(dirs []string) (bool, error) {
 		roots = append(roots, at)
 	}
 	holders, err := d.points.holders(func(m *mountinfo.Info) bool {
+		if volume.IsCopy(m.Mountpoint, strings.Fields(m.Optional)) {
+			return false
+		}
 		for _, root := range roots {
 			if m.Major == root.Major && m.Minor == root.Minor && under(m.Root, root.Root) {
 				return true

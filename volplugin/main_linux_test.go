@@ -139,7 +139,7 @@ func newStage(t *testing.T) *stage {
 	}
 	base := t.TempDir()
 	s := &stage{config: Config{
-		Root: filepath.Join(base, "snaprestore"), Points: filepath.Join(base, engineFolder),
+		Root: filepath.Join(base, "snaprestore"), Points: filepath.Join(base, volume.EngineFolder),
 		Work: filepath.Join(base, "work"), Proc: "/proc", Wait: 10 * time.Second,
 	}}
 	for _, dir := range []string{s.config.Root, s.config.Points} {

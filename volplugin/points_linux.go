@@ -11,6 +11,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/snaprestore/snaprestore/restore/volume"
 )
 
 // points are the paths at which volumes are mounted.
@@ -245,12 +247,8 @@ func (p *points) isPoint(path, name string) bool {
 		return false
 	}
 	parent := filepath.Dir(path)
-	return parent == p.dir || filepath.Base(parent) == engineFolder
+	return parent == p.dir || filepath.Base(parent) == volume.EngineFolder
 }
-
-// engineFolder is the folder at which an engine sees the mounts of a managed
-// plugin (moby plugin/manager_linux.go).
-const engineFolder = "propagated-mount"
 
 // mountsOf reads the mounts of a process. One that has ended has none.
 func (p *points) mountsOf(pid int) ([]*mountinfo.Info, error) {
@@ -310,7 +308,7 @@ func (p *points) reach(engine process) (bool, error) {
 			continue
 		}
 		for _, m := range theirs {
-			if sameTree(m, mine) && (m.Mountpoint == p.dir || filepath.Base(m.Mountpoint) == engineFolder) {
+			if sameTree(m, mine) && (m.Mountpoint == p.dir || filepath.Base(m.Mountpoint) == volume.EngineFolder) {
 				return true, nil
 			}
 		}

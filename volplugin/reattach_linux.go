@@ -11,6 +11,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/snaprestore/snaprestore/restore/volume"
 )
 
 // errNoFolder says that it is not known where an engine keeps the mounts of
@@ -31,7 +33,7 @@ func folderOf(root string) (string, error) {
 	}
 	for _, m := range mounts {
 		if found := pluginRoot.FindStringSubmatch(m.Root); found != nil {
-			return filepath.Join(filepath.Dir(root), "plugins", found[1], engineFolder), nil
+			return filepath.Join(filepath.Dir(root), "plugins", found[1], volume.EngineFolder), nil
 		}
 	}
 	return "", nil

@@ -156,3 +156,35 @@ func TestAttachEntersTheEngineThatAskedOnly(t *testing.T) {
 	assert.ErrorIs(t, d.points.repair(e.process), errNoFolder)
 	assert.Assert(t, strings.Contains(e.String(), fmt.Sprint(e.pid)))
 }
+
+// TestCopyOfAMountIsNoUser: a namespace that was copied while a volume was
+// mounted, as a container with the host's root bound into it has, keeps the
+// mount for ever. No operation waits for it.
+func TestCopyOfAMountIsNoUser(t *testing.T) {
+	d := newStage(t).open(t)
+	v := makeVolume(t, d, "db", "data", nil)
+	path := mustMount(t, d, "db", "one")
+	far := exec.Command("sleep", "1000")
+	far.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	assert.NilError(t, far.Start())
+	defer func() { _ = far.Process.Kill(); _ = far.Wait() }()
+	copied := func() bool {
+		data, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(far.Process.Pid), "mountinfo"))
+		assert.NilError(t, err)
+		for _, line := range strings.Split(string(data), "\n") {
+			if strings.Contains(line, " "+path+" ") && !strings.Contains(line, "shared:") {
+				return true
+			}
+		}
+		return false
+	}
+	eventually(t, "a private copy", copied)
+	inUse, err := d.mounted([]string{v.Dir})
+	assert.NilError(t, err)
+	assert.Assert(t, inUse, "the driver's own mount")
+	d.unmount("db", "one")
+	assert.Assert(t, copied())
+	inUse, err = d.mounted([]string{v.Dir})
+	assert.NilError(t, err)
+	assert.Assert(t, !inUse)
+}

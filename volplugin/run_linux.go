@@ -64,7 +64,7 @@ func Main(args []string, stderr io.Writer) int {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.config.Root, name(volume.RootFlag), "/var/lib/docker/snaprestore", "State root: the folder snaprestore in the engine's data root")
-	flags.StringVar(&o.config.Points, name(volume.MountsFlag), "/run/snaprestore/mnt", "Directory at whose entries the volumes are mounted")
+	flags.StringVar(&o.config.Points, name(volume.MountsFlag), volume.ServiceMounts, "Directory at whose entries the volumes are mounted")
 	flags.StringVar(&o.config.Work, name(volume.WorkFlag), "/run/snaprestore/work", "Directory for mounts of the driver's own")
 	flags.StringVar(&o.socket, name(volume.SocketFlag), filepath.Join(volume.SocketFolder, volume.SocketName), "Socket on which the engine calls")
 	flags.BoolVar(&o.managed, name(volume.ManagedFlag), false, "The process has a mount namespace of its own, made by the engine")

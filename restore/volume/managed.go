@@ -1,6 +1,10 @@
 package volume
 
-import "time"
+import (
+	"path"
+	"strings"
+	"time"
+)
 
 // How the engine runs the driver as a managed plugin: the client that
 // installs it and the driver itself must agree.
@@ -18,6 +22,11 @@ const (
 	// ManagedMounts is the directory in the plugin whose mounts the engine
 	// sees (propagatedMount).
 	ManagedMounts = "/mnt/snaprestore"
+	// EngineFolder is the folder at which an engine sees them (moby
+	// plugin/manager_linux.go).
+	EngineFolder = "propagated-mount"
+	// ServiceMounts is the directory of the mounts of a service of the host.
+	ServiceMounts = "/run/snaprestore/mnt"
 	// ManagedWork is for mounts that it does not see.
 	ManagedWork = "/run/snaprestore"
 	// SocketFolder is where the engine looks for plugins' sockets, in a
@@ -37,4 +46,20 @@ const (
 var Capabilities = []string{
 	"CAP_SYS_ADMIN",  // mount and unmount
 	"CAP_SYS_PTRACE", // tell the mount namespaces of other processes apart
+}
+
+// IsCopy reports whether a mount of a volume's tree is what a namespace keeps
+// that was copied while the driver had the volume mounted: it lies at a path
+// of the driver, below whatever directory, and is connected to no other mount
+// (tags are the optional fields of mountinfo). A container with the host's
+// root bound into it has such copies, and a process with private mounts. None
+// runs on that tree, and the driver cannot take it away.
+func IsCopy(mountpoint string, tags []string) bool {
+	for _, tag := range tags {
+		if strings.HasPrefix(tag, "shared:") || strings.HasPrefix(tag, "master:") {
+			return false // it goes when the driver detaches its own
+		}
+	}
+	dir := path.Dir(mountpoint)
+	return path.Base(dir) == EngineFolder || strings.HasSuffix(dir, ManagedMounts) || strings.HasSuffix(dir, ServiceMounts)
 }
