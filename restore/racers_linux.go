@@ -19,7 +19,7 @@ import (
 
 // expelTimeout bounds how long containers that came up meanwhile are stopped
 // and waited for, before the operation gives way to them.
-const expelTimeout = 30 * time.Second
+const expelTimeout = 60 * time.Second
 
 // expelInterval is how often it is looked again.
 const expelInterval = 50 * time.Millisecond
