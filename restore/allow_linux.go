@@ -36,12 +36,17 @@ func (d *Domain) Allowed() ([]string, error) {
 	if err == nil {
 		err = json.Unmarshal(data, &list)
 	}
+	for _, prefix := range list.Prefixes {
+		if !filepath.IsAbs(prefix) || filepath.Clean(prefix) != prefix || prefix == "/" {
+			err = errors.Join(err, fmt.Errorf("%.200q is no prefix that was ever allowed", prefix))
+		}
+	}
 	if err != nil {
 		return nil, fault.New(fault.Corrupt, "read %s: %w", filepath.Join(d.Root, allowFile), err).
 			WithState("nothing was changed").
 			WithHint("remove the file, then allow the paths again: docker snaprestore install --allow-path PREFIX")
 	}
-	return list.Prefixes, nil
+	return append([]string{}, list.Prefixes...), nil
 }
 
 // Allow adds prefixes to the list and gives the whole of it. All are checked

@@ -13,6 +13,7 @@ import (
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/restore"
 	"github.com/snaprestore/snaprestore/restore/copyengine"
+	"github.com/snaprestore/snaprestore/restore/enginetest"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/plan"
 )
@@ -131,4 +132,31 @@ func TestAnAgentThatDoesNotSeeABindMountAsksForIt(t *testing.T) {
 	defer blind.Close()
 	_, err = blind.Create(t.Context(), journal.NewID(), plan.Create{Project: "shop"})
 	assert.DeepEqual(t, fault.From(err).Mounts, []string{prefix})
+}
+
+// Whatever allow.json holds, it is damaged and says so, or allows directories
+// by their shortest names.
+func FuzzAllowed(f *testing.F) {
+	e := enginetest.New(f)
+	d, err := restore.Open(f.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copiers: copyengine.Set{tarEngine{}}})
+	assert.NilError(f, err)
+	f.Cleanup(func() { d.Close() })
+	for _, text := range []string{
+		`{"prefixes":["/srv/data"]}`, `{"prefixes":null}`, `{}`, `null`, ``, `[]`, `{"prefixes":["/"]}`, `{"prefixes":["srv"]}`,
+		`{"prefixes":["/srv/../etc"]}`, `{"prefixes":"/srv/data"}`, `{"PREFIXES":["/srv/data","/srv/data/"]}`, `{"prefixes":["/srv/a"]}{}`,
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		assert.NilError(t, os.WriteFile(filepath.Join(e.StateRoot(), "allow.json"), data, 0o600))
+		list, err := d.Allowed()
+		if err != nil {
+			failed := fault.From(err)
+			assert.Assert(t, failed.Kind == fault.Corrupt && failed.State != "" && failed.Hint != "", "%v", err)
+			return
+		}
+		for _, prefix := range list {
+			assert.Assert(t, filepath.IsAbs(prefix) && filepath.Clean(prefix) == prefix && prefix != "/", "%q", prefix)
+		}
+	})
 }

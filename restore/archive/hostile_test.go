@@ -71,6 +71,9 @@ func hostile(t testing.TB) map[string]struct {
 		"hard link to a directory":  {make(dir("b"), hard("a", "b")), "directory"},
 		"hard link through a link":  {make(link("l", "/etc"), hard("a", "l/passwd")), "not in the archive"},
 		"top is a link":             {make(link(".", "/etc")), "the top is not a directory"},
+		"top is a device":           {make(tar.Header{Name: ".", Typeflag: tar.TypeBlock, Devmajor: 8}), "the top is not a directory"},
+		"below a device":            {make(tar.Header{Name: "d", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3}, file("d/x")), "not a directory"},
+		"hard link through a file":  {make(file("f"), hard("a", "f/../f")), `".."`},
 		"empty symbolic link":       {make(link("a", "")), "bad target"},
 		"long name":                 {make(file(strings.Repeat("n", 256))), "longer than 255"},
 		"unknown type":              {make(tar.Header{Name: "a", Typeflag: 'Z'}), "unknown type"},
@@ -135,6 +138,37 @@ func TestTruncatedArchivesAreRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A flipped bit is found wherever there is a checksum; in a plain archive it
+// is, or changes an entry and no more: what is read is never out of bounds.
+func TestABitFlippedAnywhereIsFoundOrStaysInBounds(t *testing.T) {
+	for _, form := range []string{"plain", "zstd", "gzip"} {
+		t.Run(form, func(t *testing.T) {
+			whole := torn(t, form)
+			step := 1 + len(whole)/250
+			for i := 0; i < len(whole); i += step {
+				flipped := bytes.Clone(whole)
+				flipped[i] ^= 1 << (i / step % 8)
+				_, err := read(bytes.NewReader(flipped), Limits{Bytes: 1 << 30})
+				assert.Assert(t, err == nil || fault.Is(err, fault.Corrupt), "byte %d of %d: %v", i, len(whole), err)
+			}
+		})
+	}
+}
+
+// Names that differ in case are different names, on every file system that
+// volumes lie on.
+func TestNamesThatDifferInCaseAreKeptApart(t *testing.T) {
+	var buf bytes.Buffer
+	in := []item{
+		{Entry: Entry{Path: ".", Type: Directory, Mode: 0o755}}, {Entry: Entry{Path: "A", Type: Directory, Mode: 0o700}},
+		{Entry: Entry{Path: "a", Type: Symlink, Mode: 0o777, Link: "/etc"}}, {Entry: Entry{Path: "A/passwd", Type: File, Mode: 0o600}},
+	}
+	write(t, &buf, in)
+	out, err := read(&buf, Limits{})
+	assert.NilError(t, err)
+	assert.DeepEqual(t, describe(out), describe(in))
 }
 
 func TestAnythingBehindTheEndIsRefused(t *testing.T) {

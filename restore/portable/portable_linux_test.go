@@ -398,6 +398,7 @@ func hostile(t testing.TB) map[string]struct {
 		"a manifest of nothing":        {lines("[]"), "lists no volume"},
 		"a manifest of null":           {lines("null"), "lists no volume"},
 		"a manifest and more":          {lines(oneLine + oneLine), "read manifest.json"},
+		"a manifest in capitals":       {pack(t, head("MANIFEST.JSON", tar.TypeReg, oneLine), root), "belongs to no volume"},
 		"an index twice":               {lines(`[{"index":0,"target":"/a"},{"index":0,"target":"/b"}]`), "twice"},
 		"an index below zero":          {lines(`[{"index":-1,"target":"/a"}]`), "the index"},
 		"no index":                     {lines(`[{"target":"/a"}]`), "the index"},
@@ -466,6 +467,40 @@ func TestATornArchiveIsNotStored(t *testing.T) {
 			_, _, err := bring(t, bytes.NewReader(whole[:n]), idB)
 			assert.Assert(t, fault.Is(err, fault.Corrupt), "%d of %d: %v", n, len(whole), err)
 		}
+	}
+	// An archive that nobody compressed ends between two entries, too.
+	plain := pack(t, head(Manifest, tar.TypeReg, oneLine), head("0/", tar.TypeDir, ""), head("0/f", tar.TypeReg, strings.Repeat("x", 2000)))
+	for n := 0; n < len(plain)-1024; n += 512 { // the end is two blocks of zeros
+		_, _, err := bring(t, bytes.NewReader(plain[:n]), idB)
+		assert.Assert(t, fault.Is(err, fault.Corrupt), "%d of %d: %v", n, len(plain), err)
+	}
+}
+
+func TestABitFlippedAnywhereInAnExportIsFoundOrChangesNothing(t *testing.T) {
+	from := openStore(t, t.TempDir())
+	snap := keep(t, from, idA)
+	var want [][]item
+	for _, v := range snap.Volumes {
+		want = append(want, items(t, from, idA, v))
+	}
+	for _, gzip := range []bool{false, true} {
+		whole := export(t, from, snap, gzip)
+		found := 0
+		for i := range whole {
+			flipped := bytes.Clone(whole)
+			flipped[i] ^= 1 << (i % 8)
+			s, got, err := bring(t, bytes.NewReader(flipped), idB)
+			if err != nil {
+				assert.Assert(t, fault.Is(err, fault.Corrupt), "byte %d of %d: %v", i, len(whole), err)
+				found++
+				continue
+			}
+			assert.Equal(t, len(got.Volumes), len(want))
+			for n, v := range got.Volumes {
+				same(t, items(t, s, idB, v), want[n])
+			}
+		}
+		assert.Assert(t, found > len(whole)*9/10, "%d of %d found", found, len(whole))
 	}
 }
 
@@ -626,5 +661,28 @@ func FuzzImport(f *testing.F) {
 		}
 		_, _, err = bring(t, bytes.NewReader(export(t, s, snap, false)), idA)
 		assert.NilError(t, err)
+	})
+}
+
+// Whatever manifest.json says, an archive with it is imported with what it
+// says, or is not stored.
+func FuzzManifest(f *testing.F) {
+	for _, text := range []string{
+		oneLine, "[]", "null", "{", `[{"index":"0","target":"/data"}]`, `[{"INDEX":0,"Target":"/a","target":"/b"}]`,
+		`[{"index":0,"target":"/a"},{"index":1,"target":"/b"}]`, `[{"index":1e0,"target":"/a"}]`, `[{"index":-0,"scope":"stage"}]`,
+		`[{"index":0,"target":"/a/../../b","scope":"project","source":"../../etc"}]`, `[{"index":0,"target":"/a\u0000"}]`,
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		_, snap, err := bring(t, bytes.NewReader(pack(t, head(Manifest, tar.TypeReg, string(text)), head("0/", tar.TypeDir, ""))), idA)
+		if err != nil {
+			assert.Assert(t, fault.Is(err, fault.Corrupt), "%v", err)
+			return
+		}
+		assert.Equal(t, len(snap.Volumes), 1)
+		for _, use := range snap.Volumes[0].Uses {
+			assert.Assert(t, filepath.IsAbs(use.Target) && filepath.Clean(use.Target) == use.Target, "%q", use.Target)
+		}
 	})
 }

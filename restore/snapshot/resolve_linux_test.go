@@ -15,7 +15,7 @@ import (
 )
 
 // shelf is a store with snapshots of two projects, oldest last.
-func shelf(t *testing.T) (*Store, string) {
+func shelf(t testing.TB) (*Store, string) {
 	path := t.TempDir()
 	s := open(t, path, nil)
 	kept := safety("5afe00000000", "0123456789ab")
@@ -145,4 +145,28 @@ func TestNames(t *testing.T) {
 		assert.Check(t, fault.Is(err, fault.Failed), name)
 		assert.Check(t, err != nil && fault.From(err).Hint != "", name)
 	}
+}
+
+// Whatever is asked for, what is found is named by it, and what is not is said
+// with its reason and what to do.
+func FuzzReference(f *testing.F) {
+	s, _ := shelf(f)
+	for _, ref := range []string{
+		"aa1111111111", "aa", "f", "latest", "latest~1", "latest~-1", "latest~99999999999", "LATEST", "../aa1111111111", "a\x00", "",
+		"pre-restore-0123456789ab", "before-upgrade ", "\xff", ".", "..", "5afe0000000O",
+	} {
+		f.Add(ref, "")
+		f.Add(ref, "shop")
+	}
+	f.Fuzz(func(t *testing.T, ref, project string) {
+		snap, err := s.Resolve(ref, project)
+		if err != nil {
+			failed := fault.From(err)
+			assert.Assert(t, failed.Kind == fault.NotFound || failed.Kind == fault.Failed, "%v", err)
+			assert.Assert(t, failed.Hint != "", "%v", err)
+			return
+		}
+		_, isLatest := parseLatest(ref)
+		assert.Assert(t, isLatest || ref == snap.Name || strings.HasPrefix(snap.ID, ref), "%q found %s (%s)", ref, snap.ID, snap.Name)
+	})
 }

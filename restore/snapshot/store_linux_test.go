@@ -70,7 +70,7 @@ func crashes(t *testing.T, prepare, do func(t *testing.T, s *Store) error, check
 
 func nothing(*testing.T, *Store) error { return nil }
 
-func open(t *testing.T, path string, fail durable.Failpoint) *Store {
+func open(t testing.TB, path string, fail durable.Failpoint) *Store {
 	t.Helper()
 	dir, err := durable.Open(path, fail)
 	assert.NilError(t, err)
