@@ -284,10 +284,10 @@ func entries(t *testing.T, r io.Reader) (names []string, files map[string]string
 func TestReliabilityNamesTestsThatExist(t *testing.T) {
 	data, err := os.ReadFile("../RELIABILITY.md")
 	assert.NilError(t, err)
-	named := regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllStringSubmatch(string(data), -1)
+	named := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9]+)`").FindAllStringSubmatch(string(data), -1)
 	assert.Assert(t, len(named) > 0)
 	exist := map[string]bool{}
-	declared := regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`)
+	declared := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\([tf] \*testing\.[TF]\)`)
 	err = filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || !strings.HasSuffix(path, "_test.go") {
 			return err
