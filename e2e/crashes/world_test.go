@@ -22,7 +22,9 @@ import (
 	"github.com/snaprestore/snaprestore/restore/archive"
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/enginetest"
+	"github.com/snaprestore/snaprestore/restore/pack"
 	"github.com/snaprestore/snaprestore/restore/plan"
+	"github.com/snaprestore/snaprestore/restore/reflink"
 	"github.com/snaprestore/snaprestore/restore/volume"
 )
 
@@ -133,10 +135,10 @@ func (w *world) boot(t *testing.T, at enginetest.Checkpoint) error {
 // leave lets go of everything that the engine holds open.
 func (w *world) leave() { _ = w.e.Rewind(enginetest.Checkpoint{}) }
 
-// process is one life of the domain.
+// process is one life of the domain, with the copy engines of the agent.
 func process(ctx context.Context, e restore.Engine, dir string, fail durable.Failpoint, call call) error {
 	root := filepath.Join(dir, "docker", "snaprestore")
-	d, err := restore.Open(ctx, restore.Config{Engine: e, Root: root, Proc: filepath.Join(dir, "proc"), Copiers: copyengine.Set{archive.New()}, Fail: fail})
+	d, err := restore.Open(ctx, restore.Config{Engine: e, Root: root, Proc: filepath.Join(dir, "proc"), Copiers: copyengine.Set{reflink.New(), pack.New(), archive.New()}, Fail: fail})
 	if err != nil {
 		return err
 	}
