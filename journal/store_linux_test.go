@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -172,6 +173,39 @@ func TestADamagedRecordStopsEverythingThatRestsOnIt(t *testing.T) {
 			assert.Assert(t, err != nil, "a damaged operation was begun anew")
 		})
 	}
+}
+
+// A closed operation is decoded once; what becomes of its record later is
+// noticed all the same.
+func TestAListNoticesWhatBecameOfAClosedRecordThatItKnows(t *testing.T) {
+	path := tempDir(t)
+	s := openStore(t, path, nil)
+	log := bring(t, s, Closed)
+	log.Release()
+	id := log.Op.ID
+	name := filepath.Join(path, id+record)
+	data, err := os.ReadFile(name)
+	assert.NilError(t, err)
+	for range 2 {
+		all, err := s.List()
+		assert.NilError(t, err)
+		assert.Equal(t, len(all), 1)
+		assert.DeepEqual(t, all[0], log.Op)
+		all[0].State = Staging // a list is its caller's
+	}
+	spoilt := bytes.Clone(data)
+	spoilt[len(spoilt)/2] ^= 1
+	assert.NilError(t, os.WriteFile(name, spoilt, 0o600))
+	_, err = s.Open()
+	assert.ErrorIs(t, err, ErrCorrupt)
+	assert.NilError(t, os.Remove(name))
+	all, err := s.List()
+	assert.NilError(t, err)
+	assert.Equal(t, len(all), 0)
+	assert.NilError(t, os.WriteFile(name, data, 0o600))
+	all, err = s.List()
+	assert.NilError(t, err)
+	assert.Equal(t, len(all), 1)
 }
 
 func TestAJournalThatOthersMayWriteIsRefused(t *testing.T) {
