@@ -26,6 +26,7 @@ const (
 	inNamespace = "SNAPRESTORE_TEST_NAMESPACE" // set: the mount namespace is its own
 	asProgram   = "SNAPRESTORE_TEST_PROGRAM"   // arguments: it is the driver
 	asContainer = "SNAPRESTORE_TEST_CONTAINER" // path: it holds a mount of it, in a namespace of its own
+	asDuty      = "SNAPRESTORE_TEST_DUTY"      // arguments: it does one of the driver's duties
 	asEngine    = "SNAPRESTORE_TEST_ENGINE"    // path: it has the mounts there in a namespace of its own, and loses them when told
 )
 
@@ -37,6 +38,9 @@ func TestMain(m *testing.M) {
 	}
 	if path := os.Getenv(asContainer); path != "" {
 		os.Exit(beContainer(path))
+	}
+	if args := os.Getenv(asDuty); args != "" {
+		os.Exit(beDuty(strings.Fields(args)))
 	}
 	if path := os.Getenv(asEngine); path != "" {
 		os.Exit(beEngine(path))
@@ -138,10 +142,7 @@ func newStage(t *testing.T) *stage {
 		t.Skip("mounting needs root")
 	}
 	base := t.TempDir()
-	s := &stage{config: Config{
-		Root: filepath.Join(base, "snaprestore"), Points: filepath.Join(base, volume.EngineFolder),
-		Work: filepath.Join(base, "work"), Proc: "/proc", Wait: 10 * time.Second,
-	}}
+	s := stageIn(base)
 	for _, dir := range []string{s.config.Root, s.config.Points} {
 		assert.NilError(t, os.MkdirAll(dir, 0o700))
 	}
@@ -151,6 +152,13 @@ func newStage(t *testing.T) *stage {
 		unmountBelow(t, base)
 	})
 	return s
+}
+
+func stageIn(base string) *stage {
+	return &stage{config: Config{
+		Root: filepath.Join(base, "snaprestore"), Points: filepath.Join(base, volume.EngineFolder),
+		Work: filepath.Join(base, "work"), Proc: "/proc", Folder: filepath.Join(base, volume.EngineFolder), Wait: 10 * time.Second,
+	}}
 }
 
 func unmountBelow(t *testing.T, base string) {
