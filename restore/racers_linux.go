@@ -1,16 +1,16 @@
 package restore
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/moby/sys/mountinfo"
 
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/restore/plan"
@@ -220,40 +220,7 @@ func (d *Domain) usersUp(ctx context.Context, op *journal.Operation) ([]Containe
 // (proc_pid_mountinfo(5), field 4). A copy of a path of the driver that some
 // namespace keeps is none.
 func (d *Domain) holders(op string) ([]int, error) {
-	entries, err := os.ReadDir(d.Proc)
-	if err != nil {
-		return nil, fmt.Errorf("look for processes: %w", err)
-	}
-	seen := map[string]bool{}
-	var pids []int
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil {
-			continue
-		}
-		dir := filepath.Join(d.Proc, entry.Name())
-		if ns, err := os.Readlink(filepath.Join(dir, "ns", "mnt")); err == nil {
-			if seen[ns] {
-				continue
-			}
-			seen[ns] = true
-		}
-		data, err := os.ReadFile(filepath.Join(dir, "mountinfo"))
-		if errors.Is(err, fs.ErrNotExist) || isGone(err) {
-			continue // it ended, and its mounts with it
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read the mounts of process %d: %w", pid, err)
-		}
-		for _, line := range bytes.Split(data, []byte("\n")) {
-			fields := bytes.Fields(line)
-			if len(fields) > 6 && fenced(string(fields[3]), op) && !volume.IsCopy(string(fields[4]), tagsOf(fields)) {
-				pids = append(pids, pid)
-				break
-			}
-		}
-	}
-	return pids, nil
+	return volume.Holders(d.Proc, func(m *mountinfo.Info) bool { return fenced(m.Root, op) })
 }
 
 // command is a process's name, for messages.
@@ -263,18 +230,6 @@ func (d *Domain) command(pid int) string {
 		return "which has ended"
 	}
 	return strings.TrimSpace(string(name))
-}
-
-// tagsOf gives the optional fields of a line of mountinfo: from the seventh
-// to a dash.
-func tagsOf(fields [][]byte) (tags []string) {
-	for _, f := range fields[6:] {
-		if string(f) == "-" {
-			break
-		}
-		tags = append(tags, string(f))
-	}
-	return tags
 }
 
 // fenced reports whether a path leads through the operation's fence of some

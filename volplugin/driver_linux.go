@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -194,10 +193,7 @@ func (d *Driver) mounted(dirs []string) (bool, error) {
 		}
 		roots = append(roots, at)
 	}
-	holders, err := d.points.holders(func(m *mountinfo.Info) bool {
-		if volume.IsCopy(m.Mountpoint, strings.Fields(m.Optional)) {
-			return false
-		}
+	holders, err := volume.Holders(d.config.Proc, func(m *mountinfo.Info) bool {
 		for _, root := range roots {
 			if m.Major == root.Major && m.Minor == root.Minor && under(m.Root, root.Root) {
 				return true

@@ -39,9 +39,6 @@ const (
 // errUnseen says that a bind does not reach the engine's mount namespace.
 var errUnseen = errors.New("the mount does not reach the engine")
 
-// fileSystem is the source that the driver's small file systems name.
-const fileSystem = "snaprestore"
-
 // step is one mount(2).
 type step struct {
 	source, target, fstype string
@@ -78,7 +75,7 @@ func openPoints(dir, work, proc string) (*points, error) {
 	}
 	const safe = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	steps := []step{
-		{source: fileSystem, target: p.making, fstype: "tmpfs", flags: safe, data: "mode=0711,size=16m"},
+		{source: volume.FileSystem, target: p.making, fstype: "tmpfs", flags: safe, data: "mode=0711,size=16m"},
 		{target: p.making, flags: unix.MS_PRIVATE},
 		// The flag must be on the mount before it is bound where others see
 		// it: a later change of it would not reach them.
@@ -116,7 +113,7 @@ func (p *points) clear() (there bool, err error) {
 		for _, m := range mounts {
 			switch {
 			case m.Mountpoint == p.dir: // the last one covers the others
-				there = m.FSType == "tmpfs" && m.Source == fileSystem
+				there = m.FSType == "tmpfs" && m.Source == volume.FileSystem
 			case len(m.Mountpoint) >= len(below):
 				below = m.Mountpoint
 			}
@@ -250,22 +247,6 @@ func (p *points) isPoint(path, name string) bool {
 	return parent == p.dir || filepath.Base(parent) == volume.EngineFolder
 }
 
-// mountsOf reads the mounts of a process. One that has ended has none.
-func (p *points) mountsOf(pid int) ([]*mountinfo.Info, error) {
-	f, err := os.Open(filepath.Join(p.proc, strconv.Itoa(pid), "mountinfo"))
-	if err == nil {
-		defer f.Close()
-		var mounts []*mountinfo.Info
-		if mounts, err = mountinfo.GetMountsFromReader(f, nil); err == nil {
-			return mounts, nil
-		}
-	}
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
-		return nil, nil
-	}
-	return nil, fmt.Errorf("read the mounts of process %d: %w", pid, err)
-}
-
 // seen checks that the engine, or the host's first process where the engine
 // is not known, has the volume's mount in its namespace; else errUnseen.
 func (p *points) seen(name string, engine process) error {
@@ -280,7 +261,7 @@ func (p *points) seen(name string, engine process) error {
 	if pid == 0 {
 		pid = 1
 	}
-	theirs, err := p.mountsOf(pid)
+	theirs, err := volume.MountsOf(p.proc, pid)
 	if err != nil {
 		return err
 	}
@@ -299,12 +280,12 @@ func (p *points) reach(engine process) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("read mounts: %w", err)
 	}
-	theirs, err := p.mountsOf(engine.pid)
+	theirs, err := volume.MountsOf(p.proc, engine.pid)
 	if err != nil {
 		return false, err
 	}
 	for _, mine := range mounts {
-		if mine.Mountpoint != p.dir || mine.Source != fileSystem {
+		if mine.Mountpoint != p.dir || mine.Source != volume.FileSystem {
 			continue
 		}
 		for _, m := range theirs {
@@ -328,7 +309,7 @@ func (p *points) users(name string) ([]int, error) {
 	if err != nil || mine == nil {
 		return nil, err
 	}
-	return p.holders(func(m *mountinfo.Info) bool {
+	return volume.Holders(p.proc, func(m *mountinfo.Info) bool {
 		return m.Major == mine.Major && m.Minor == mine.Minor && under(m.Root, mine.Root) && !p.isPoint(m.Mountpoint, name)
 	})
 }
@@ -341,37 +322,3 @@ func under(path, dir string) bool {
 }
 
 const deleted = "//deleted"
-
-// holders lists one process of each mount namespace with a mount that match
-// is true for.
-func (p *points) holders(match func(*mountinfo.Info) bool) ([]int, error) {
-	entries, err := os.ReadDir(p.proc)
-	if err != nil {
-		return nil, fmt.Errorf("look for processes: %w", err)
-	}
-	looked := map[string]bool{}
-	var pids []int
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil {
-			continue
-		}
-		if ns, err := os.Readlink(filepath.Join(p.proc, entry.Name(), "ns", "mnt")); err == nil {
-			if looked[ns] {
-				continue
-			}
-			looked[ns] = true
-		}
-		mounts, err := p.mountsOf(pid)
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range mounts {
-			if match(m) {
-				pids = append(pids, pid)
-				break
-			}
-		}
-	}
-	return pids, nil
-}

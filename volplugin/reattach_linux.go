@@ -86,7 +86,7 @@ func (p *points) top() (*mountinfo.Info, error) {
 			last = m
 		}
 	}
-	if last == nil || last.FSType != "tmpfs" || last.Source != fileSystem {
+	if last == nil || last.FSType != "tmpfs" || last.Source != volume.FileSystem {
 		return nil, nil
 	}
 	return last, nil

@@ -1,10 +1,6 @@
 package volume
 
-import (
-	"path"
-	"strings"
-	"time"
-)
+import "time"
 
 // How the engine runs the driver as a managed plugin: the client that
 // installs it and the driver itself must agree.
@@ -27,6 +23,9 @@ const (
 	EngineFolder = "propagated-mount"
 	// ServiceMounts is the directory of the mounts of a service of the host.
 	ServiceMounts = "/run/snaprestore/mnt"
+	// FileSystem is the source that the small file system of the mount paths
+	// names, a tmpfs.
+	FileSystem = "snaprestore"
 	// ManagedWork is for mounts that it does not see.
 	ManagedWork = "/run/snaprestore"
 	// SocketFolder is where the engine looks for plugins' sockets, in a
@@ -46,20 +45,4 @@ const (
 var Capabilities = []string{
 	"CAP_SYS_ADMIN",  // mount and unmount
 	"CAP_SYS_PTRACE", // tell the mount namespaces of other processes apart
-}
-
-// IsCopy reports whether a mount of a volume's tree is what a namespace keeps
-// that was copied while the driver had the volume mounted: it lies at a path
-// of the driver, below whatever directory, and is connected to no other mount
-// (tags are the optional fields of mountinfo). A container with the host's
-// root bound into it has such copies, and a process with private mounts. None
-// runs on that tree, and the driver cannot take it away.
-func IsCopy(mountpoint string, tags []string) bool {
-	for _, tag := range tags {
-		if strings.HasPrefix(tag, "shared:") || strings.HasPrefix(tag, "master:") {
-			return false // it goes when the driver detaches its own
-		}
-	}
-	dir := path.Dir(mountpoint)
-	return path.Base(dir) == EngineFolder || strings.HasSuffix(dir, ManagedMounts) || strings.HasSuffix(dir, ServiceMounts)
 }

@@ -66,22 +66,3 @@ func TestDriverIsKnownByTheNamesThatEnginesGive(t *testing.T) {
 		assert.Equal(t, Served(name), want, name)
 	}
 }
-
-func TestACopyOfADriversPathIsToldFromAMountInUse(t *testing.T) {
-	for _, c := range []struct {
-		mountpoint string
-		tags       []string
-		copy       bool
-	}{
-		{"/var/lib/docker/plugins/0a1b/propagated-mount/db", nil, true},
-		{"/host/var/lib/docker/plugins/0a1b/propagated-mount/db", nil, true},
-		{"/run/snaprestore/mnt/db", []string{"unbindable"}, true},
-		{"/mnt/snaprestore/db", nil, true},
-		{"/var/lib/docker/plugins/0a1b/propagated-mount/db", []string{"shared:7"}, false},
-		{"/host/var/lib/docker/plugins/0a1b/propagated-mount/db", []string{"master:7"}, false},
-		{"/srv/files", nil, false},
-		{"/db", nil, false},
-	} {
-		assert.Equal(t, IsCopy(c.mountpoint, c.tags), c.copy, "%s %v", c.mountpoint, c.tags)
-	}
-}
