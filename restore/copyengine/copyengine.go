@@ -16,6 +16,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"time"
 
 	"github.com/snaprestore/snaprestore/restore/tree"
 )
@@ -32,6 +33,27 @@ type Content struct {
 // Progress is called with what was done since the last call; it must return
 // quickly and is called from one goroutine at a time for one volume.
 type Progress func(bytes, files int64)
+
+// Base is an earlier snapshot of a volume, of the same engine.
+type Base struct {
+	Store   *os.Root
+	Content Content
+}
+
+// Incremental is an engine that takes over what has not changed since an
+// earlier snapshot.
+type Incremental interface {
+	Engine
+
+	// SaveSince is Save with an earlier snapshot, or nil. What is stored is
+	// complete all the same: the earlier one may be removed or damaged at any
+	// time from then on. Settled is when the tree's file system began to be
+	// synced as a whole, before the tree is read and after which it ended: only
+	// then every later change of a file shows in its times, also one through a
+	// mapping. Zero means that it was not; then a later snapshot takes nothing
+	// over from this one.
+	SaveSince(ctx context.Context, base *Base, settled time.Time, tree, store *os.Root, index int, skipped func(path, reason string), p Progress) (Content, error)
+}
 
 // Engine copies trees. Directories are given as os.Root, so that no link in a
 // tree or name in a store leads out of it. Methods return ctx's error when it

@@ -96,6 +96,7 @@ func (d *decoding) full(b []byte) {
 }
 
 func (d *decoding) frame() (f frame) {
+	f.file = int(d.number(maxOthers))
 	f.offset = d.size()
 	f.stored, f.raw = int64(d.number(uint64(most(frameSize)))), int64(d.number(frameSize))
 	var crc [4]byte

@@ -82,7 +82,7 @@ func (r *reader) frame(number uint64) ([]byte, error) {
 	f := &r.recent[r.oldest]
 	r.oldest = (r.oldest + 1) % len(r.recent)
 	f.used = false
-	content, err := f.b.read(r.x.s.f, r.x.frame(number))
+	content, err := f.b.read(r.x.s.file(r.x.frame(number)), r.x.frame(number))
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 
 // frame is the place of one zstd frame and what it holds.
 type frame struct {
+	file   int // 0 is the file of the index itself, others are in its trailer
 	offset int64
 	stored int64             // bytes in the file
 	raw    int64             // bytes of content
@@ -58,10 +59,15 @@ var decoder = sync.OnceValue(func() *zstd.Decoder {
 // encode compresses content into out and describes the frame, but for its
 // offset.
 func encode(content, out []byte) ([]byte, frame) {
+	return encodeSummed(content, sha256.Sum256(content), out)
+}
+
+// encodeSummed is encode for content whose sum is known.
+func encodeSummed(content []byte, sum [sha256.Size]byte, out []byte) ([]byte, frame) {
 	out = encoder().EncodeAll(content, out[:0])
 	return out, frame{
 		stored: int64(len(out)), raw: int64(len(content)),
-		crc: checksum(out), sum: sha256.Sum256(content),
+		crc: checksum(out), sum: sum,
 	}
 }
 

@@ -282,9 +282,9 @@ func FuzzAnIndexIsReadOrRefused(f *testing.F) {
 	f.Add(join(top, raw(tree.File, 0, "a", 0), raw(tree.Symlink, hasNames, "b", 1, 'x'), raw(tree.HardLink, 0, "c", 0), end))
 	f.Add(join(top, raw(tree.Directory, 0, "d"), only("f", 10, 0), []byte{tagUp, 1}, raw(tree.File, hasParts, "g", 10), []byte{tagSegment, 0}, end))
 	r := newRecorder()
-	b := r.entry(nil, &tree.Entry{Path: ".", Type: tree.Directory, Mode: 0o755, ModTime: time.Unix(1, 2)}, content{}, false)
+	b := r.entry(nil, &tree.Entry{Path: ".", Type: tree.Directory, Mode: 0o755, ModTime: time.Unix(1, 2)}, content{}, false, nil)
 	b = r.entry(b, &tree.Entry{Path: "x", Type: tree.File, UID: 1, ModTime: time.Unix(-1, 2), Size: 1 << 40, Sparse: true,
-		Xattrs: []tree.Xattr{{Name: "user.a", Value: "b"}}}, content{}, true)
+		Xattrs: []tree.Xattr{{Name: "user.a", Value: "b"}}}, content{}, true, &mark{5, time.Unix(7, 8)})
 	f.Add(append(b, tagEnd))
 	f.Fuzz(func(t *testing.T, records []byte) {
 		dir := t.TempDir()

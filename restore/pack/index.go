@@ -38,6 +38,7 @@ type index struct {
 	parts  []tree.Extent // of the segment
 	at     uint64        // number of the frame with the content
 	offset int64         // of a small file's content in its frame
+	mark   mark          // for hasMark
 	todo   segments      // of the large file that is under way
 
 	dirs    []string // names of the directories that are open, with the last name in each
@@ -74,7 +75,7 @@ func (r *indexFrames) Read(p []byte) (int, error) {
 			return 0, err
 		}
 		var err error
-		if r.out, err = r.b.read(r.s.f, r.left[0]); err != nil {
+		if r.out, err = r.b.read(r.s.files[0], r.left[0]); err != nil {
 			return 0, err
 		}
 		r.left = r.left[1:]
@@ -86,7 +87,14 @@ func (r *indexFrames) Read(p []byte) (int, error) {
 
 // within refuses a frame that does not lie in the file.
 func (s *stored) within(f frame) error {
-	if f.offset < int64(len(head)) || f.stored > s.size-f.offset {
+	if f.file >= len(s.files) {
+		return corrupt("%s: a frame in the file %d of %d", s.c.File, f.file, len(s.files))
+	}
+	size := s.size
+	if f.file > 0 {
+		size = s.t.others[f.file-1].size
+	}
+	if f.offset < int64(len(head)) || f.stored > size-f.offset {
 		return corrupt("%s: a frame at %d of %d bytes lies outside of it", s.c.File, f.offset, f.stored)
 	}
 	return nil
@@ -122,7 +130,7 @@ func (x *index) step() (kind, error) {
 			}
 			x.frames[x.count%window] = f
 			x.count++
-			if f.offset >= x.end {
+			if f.file == 0 && f.offset >= x.end {
 				x.covered, x.end = x.covered+f.stored, f.offset+f.stored
 			}
 			return atFrame, x.s.within(f)
@@ -207,7 +215,7 @@ func (x *index) readEntry() {
 	if d.err != nil {
 		return
 	}
-	x.entry = e
+	x.entry, x.parts = e, nil
 	if e.Path != "." {
 		x.files++
 	}
@@ -247,7 +255,7 @@ func (x *index) place(e *tree.Entry, name string) {
 // content reads what an entry has by its type.
 func (x *index) content(e *tree.Entry) {
 	d := &x.d
-	if e.Type != tree.File && x.flags&(hasHoles|hasFrame|hasParts) != 0 {
+	if e.Type != tree.File && x.flags&(hasHoles|hasFrame|hasParts|hasMark) != 0 {
 		d.fail("content, but not a file")
 	}
 	if (e.Type == tree.Directory || e.Type == tree.HardLink) && x.flags&hasNames != 0 {
@@ -296,6 +304,11 @@ func (x *index) file(e *tree.Entry) {
 		x.todo = segmentsOf(e)
 	case n > 0:
 		x.d.fail("a file without its content")
+	}
+	if x.flags&hasMark != 0 {
+		x.mark.inode = x.d.number(1<<64 - 1)
+		seconds := e.ModTime.Unix() + x.d.signed()
+		x.mark.changed = time.Unix(seconds, int64(x.d.number(999_999_999)))
 	}
 }
 

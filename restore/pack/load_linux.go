@@ -93,7 +93,7 @@ func (c *crew) work(b *buffers, h *tree.Hand, t *task) (err error) {
 }
 
 func (c *crew) make(b *buffers, h *tree.Hand, t *task) error {
-	content, err := b.read(c.s.f, t.frame)
+	content, err := b.read(c.s.file(t.frame), t.frame)
 	if err != nil {
 		return err
 	}

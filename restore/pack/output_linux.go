@@ -20,6 +20,10 @@ type job struct {
 	records []byte
 	entries int // described by records
 
+	same  *frame  // of an earlier snapshot, that it may be equal to; or nil
+	taken bool    // it is, and is not written
+	olds  []frame // whose records are in records
+
 	large *large // whose segment is the content, and not yet read; or nil
 	parts []tree.Extent
 
@@ -89,7 +93,12 @@ func (o *output) prepare() {
 			j.large = nil
 		}
 		if j.err == nil && len(j.content) > 0 && o.failed.Load() == nil {
-			j.out, j.frame = encode(j.content, j.out)
+			sum := sha256.Sum256(j.content)
+			if j.same != nil && j.same.sum == sum && j.same.raw == int64(len(j.content)) {
+				j.frame, j.taken = *j.same, true
+			} else {
+				j.out, j.frame = encodeSummed(j.content, sum, j.out)
+			}
 		}
 		j.ready <- struct{}{}
 	}
@@ -138,11 +147,18 @@ func (o *output) write(b []byte) error {
 // take writes a job's frame, and its records into the index.
 func (o *output) take(j *job) error {
 	if len(j.content) > 0 {
-		j.frame.offset = o.at
-		if err := o.write(j.out); err != nil {
-			return err
+		if !j.taken {
+			j.frame.offset = o.at
+			if err := o.write(j.out); err != nil {
+				return err
+			}
+		} else {
+			o.use(j.frame)
 		}
 		o.records = appendFrame(o.records, &j.frame)
+	}
+	for _, f := range j.olds {
+		o.use(f)
 	}
 	o.records = append(o.records, j.records...)
 	for len(o.records) >= indexFrame {
@@ -152,6 +168,9 @@ func (o *output) take(j *job) error {
 	}
 	return nil
 }
+
+// use counts a frame of another file.
+func (o *output) use(f frame) { o.t.others[f.file-1].used += f.stored }
 
 // flush writes n bytes of the index as a frame.
 func (o *output) flush(n int) error {
@@ -177,6 +196,7 @@ func (o *output) next() (*job, error) {
 		j.content = make([]byte, 0, frameSize)
 	}
 	j.content, j.records, j.entries, j.large, j.parts = j.content[:0], j.records[:0], 0, nil, nil
+	j.same, j.taken, j.olds = nil, false, j.olds[:0]
 	return j, nil
 }
 
@@ -202,12 +222,15 @@ func (o *output) stop() error {
 }
 
 // finish ends the file and tells what it holds.
-func (o *output) finish(name string, bytes, files int64) (copyengine.Content, error) {
+func (o *output) finish(store *os.Root, name string, bytes, files int64) (copyengine.Content, error) {
 	c := copyengine.Content{File: name, Bytes: bytes, Files: files}
 	err := o.stop()
 	if err == nil {
 		o.records = append(o.records, tagEnd)
 		err = o.flush(len(o.records))
+	}
+	if err == nil {
+		err = o.t.drop(store)
 	}
 	if err == nil {
 		o.t.bytes, o.t.files = bytes, files

@@ -2,6 +2,7 @@ package pack
 
 import (
 	"encoding/binary"
+	"time"
 
 	"github.com/snaprestore/snaprestore/restore/tree"
 )
@@ -23,6 +24,7 @@ const (
 	hasFrame              // its content lies whole in a frame
 	hasParts              // its content follows in segments
 	hasNames              // later entries may be hard links to it
+	hasMark               // what tells whether the file has changed since
 	knownFlags
 )
 
@@ -39,7 +41,7 @@ type owner struct{ mode, uid, gid uint32 }
 func newRecorder() *recorder { return &recorder{dir: ".", sources: map[string]uint64{}} }
 
 func appendFrame(b []byte, f *frame) []byte {
-	b = append(b, tagFrame)
+	b = binary.AppendUvarint(append(b, tagFrame), uint64(f.file))
 	b = binary.AppendUvarint(b, uint64(f.offset))
 	b = binary.AppendUvarint(b, uint64(f.stored))
 	b = binary.AppendUvarint(b, uint64(f.raw))
@@ -64,9 +66,16 @@ type content struct {
 	offset int    // in the frame, for hasFrame
 }
 
+// mark tells whether a file is the one that it was: a number of its own and
+// when it was last changed, beside its size and time.
+type mark struct {
+	inode   uint64
+	changed time.Time
+}
+
 // entry writes an entry's record. Linked says that later ones may be hard
-// links to it.
-func (r *recorder) entry(b []byte, e *tree.Entry, c content, linked bool) []byte {
+// links to it; m is nil where there is no mark.
+func (r *recorder) entry(b []byte, e *tree.Entry, c content, linked bool, m *mark) []byte {
 	b = r.enter(b, e)
 	flags := c.flag
 	now := owner{e.Mode, e.UID, e.GID}
@@ -82,6 +91,9 @@ func (r *recorder) entry(b []byte, e *tree.Entry, c content, linked bool) []byte
 	if linked {
 		flags |= hasNames
 		r.sources[e.Path] = uint64(len(r.sources))
+	}
+	if m != nil {
+		flags |= hasMark
 	}
 	name := e.Path
 	switch dir := dirOf(e.Path); {
@@ -115,6 +127,11 @@ func (r *recorder) entry(b []byte, e *tree.Entry, c content, linked bool) []byte
 		if c.flag == hasFrame {
 			b = binary.AppendUvarint(b, c.back)
 			b = binary.AppendUvarint(b, uint64(c.offset))
+		}
+		if m != nil {
+			b = binary.AppendUvarint(b, m.inode)
+			b = binary.AppendVarint(b, m.changed.Unix()-e.ModTime.Unix())
+			b = binary.AppendUvarint(b, uint64(m.changed.Nanosecond()))
 		}
 	case tree.Symlink:
 		b = appendString(b, e.Link)

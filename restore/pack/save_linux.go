@@ -3,6 +3,7 @@ package pack
 import (
 	"context"
 	"os"
+	"time"
 
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/tree"
@@ -17,29 +18,49 @@ type packer struct {
 	ctx     context.Context
 	out     *output
 	now     func(*tree.Node, []byte) bool
+	base    *earlier  // or nil
+	settled time.Time // what changed before it has a mark
 	job     *job
 	rec     *recorder
 	p       copyengine.Progress
-	waiting []*tree.Node // in the walk's order; those with content are kept
+	waiting []waiting // in the walk's order
 	bytes   int64
 	files   int64
 }
 
+// waiting is an entry that is not described yet. One with content to be read is
+// kept open.
+type waiting struct {
+	n      *tree.Node
+	old    *frame // where its content lies already, or nil
+	offset int64  // in old
+}
+
 // Save stores a tree.
 func (g engine) Save(ctx context.Context, root, store *os.Root, index int, skipped func(path, reason string), p copyengine.Progress) (copyengine.Content, error) {
+	return g.SaveSince(ctx, nil, time.Time{}, root, store, index, skipped, p)
+}
+
+// SaveSince stores a tree, and takes over what has not changed.
+func (g engine) SaveSince(ctx context.Context, base *copyengine.Base, settled time.Time, root, store *os.Root, index int, skipped func(path, reason string), p copyengine.Progress) (copyengine.Content, error) {
 	name := FileName(index)
 	out, err := create(store, name)
 	if err != nil {
 		return copyengine.Content{}, err
 	}
-	k := &packer{ctx: ctx, out: out, now: g.now, rec: newRecorder(), p: p}
+	k := &packer{ctx: ctx, out: out, now: g.now, settled: settled.Add(-slack), rec: newRecorder(), p: p}
+	if base != nil {
+		if k.base = since(base, store, index, out); k.base != nil {
+			defer k.base.close()
+		}
+	}
 	err = k.pack(root, skipped)
 	if err != nil {
 		k.drop()
 		out.abort()
 		return copyengine.Content{}, err
 	}
-	c, err := out.finish(name, k.bytes, k.files)
+	c, err := out.finish(store, name, k.bytes, k.files)
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -63,8 +84,8 @@ func (k *packer) pack(root *os.Root, skipped func(path, reason string)) (err err
 
 // drop closes the files that wait to be read.
 func (k *packer) drop() {
-	for _, n := range k.waiting {
-		n.Close()
+	for _, w := range k.waiting {
+		w.n.Close()
 	}
 	k.waiting = nil
 }
@@ -73,42 +94,74 @@ func (k *packer) drop() {
 // has to be asked for.
 func (k *packer) visit(n *tree.Node) error {
 	size := int64(0)
+	unchanged, known := false, false
 	if n.Type == tree.File {
+		if known = k.base != nil && k.base.find(n.Path); known && k.base.same(n) {
+			unchanged = true
+			// The same holes, too: a file system may tell of others when it
+			// has written data out.
+			n.Sparse, n.Data = k.base.x.entry.Sparse, k.base.x.entry.Data
+		}
 		size = n.Stored()
 	}
 	if size > small {
 		if err := k.settle(0); err != nil {
 			return err
 		}
-		return k.large(n, size)
+		return k.large(n, size, known && k.base.x.flags&hasParts != 0, unchanged)
+	}
+	w := waiting{n: n}
+	if unchanged && k.base.x.flags&hasFrame != 0 {
+		if f, ok := k.base.moved(k.base.x.frame(k.base.x.at)); ok {
+			w.old, w.offset = &f, k.base.x.offset
+		}
 	}
 	if len(k.waiting) == 0 {
-		taken, err := k.takeNow(n, size)
+		taken, err := k.takeNow(w, size)
 		if taken || err != nil {
 			return err
 		}
 	}
-	if size > 0 {
+	if size > 0 && w.old == nil {
 		n.Keep()
 		n.Ahead()
 	}
-	k.waiting = append(k.waiting, n)
+	k.waiting = append(k.waiting, w)
 	return k.settle(ahead)
 }
 
 // settle takes in what waits until most are left.
 func (k *packer) settle(most int) error {
 	for len(k.waiting) > most {
-		n := k.waiting[0]
-		k.waiting[0] = nil
+		w := k.waiting[0]
+		k.waiting[0] = waiting{}
 		k.waiting = k.waiting[1:]
-		err := k.take(n)
-		n.Close()
+		err := k.take(w)
+		w.n.Close()
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// refer makes sure that the job has the record of a frame of an earlier
+// snapshot, and tells how many records back it is.
+func (k *packer) refer(f frame) (uint64, error) {
+	for i := len(k.job.olds) - 1; i >= 0; i-- {
+		if old := &k.job.olds[i]; old.file == f.file && old.offset == f.offset {
+			return uint64(len(k.job.olds) - 1 - i), nil
+		}
+	}
+	// The job's own frame, whose record comes first, must stay in the window.
+	if len(k.job.olds) >= window-2 {
+		if err := k.turn(); err != nil {
+			return 0, err
+		}
+	}
+	k.job.olds = append(k.job.olds, f)
+	k.job.records = appendFrame(k.job.records, &f)
+	return 0, nil
 }
 
 // room makes sure that the job takes an entry with size bytes of content.
@@ -128,8 +181,11 @@ func (k *packer) turn() (err error) {
 }
 
 // takeNow takes an entry in if that needs no disk.
-func (k *packer) takeNow(n *tree.Node, size int64) (bool, error) {
-	if size > 0 && n.Sparse {
+func (k *packer) takeNow(w waiting, size int64) (bool, error) {
+	if w.old != nil {
+		return true, k.take(w)
+	}
+	if size > 0 && w.n.Sparse {
 		return false, nil
 	}
 	if err := k.room(size); err != nil {
@@ -138,20 +194,35 @@ func (k *packer) takeNow(n *tree.Node, size int64) (bool, error) {
 	at := len(k.job.content)
 	if size > 0 {
 		k.job.content = k.job.content[:at+int(size)]
-		if !k.now(n, k.job.content[at:]) {
+		if !k.now(w.n, k.job.content[at:]) {
 			k.job.content = k.job.content[:at]
 			return false, nil
 		}
 	}
-	k.record(n, size, at)
+	k.record(w.n, size, at)
 	return true, nil
 }
 
-// take reads an entry's content and takes it in.
-func (k *packer) take(n *tree.Node) error {
+// take reads an entry's content, unless it lies somewhere already, and takes
+// it in.
+func (k *packer) take(w waiting) error {
+	n := w.n
 	size := int64(0)
-	if n.FD >= 0 {
+	if n.Type == tree.File {
 		size = n.Stored()
+	}
+	if w.old != nil {
+		if err := k.room(0); err != nil {
+			return err
+		}
+		back, err := k.refer(*w.old)
+		if err != nil {
+			return err
+		}
+		k.describe(n, content{flag: hasFrame, back: back, offset: int(w.offset)})
+		k.p(size, 0)
+		k.count(n, size)
+		return nil
 	}
 	if err := k.room(size); err != nil {
 		return err
@@ -173,9 +244,9 @@ func (k *packer) take(n *tree.Node) error {
 
 // record describes an entry whose size bytes of content are in the job.
 func (k *packer) record(n *tree.Node, size int64, offset int) {
-	c := content{offset: offset}
+	c := content{}
 	if size > 0 {
-		c.flag = hasFrame
+		c = content{flag: hasFrame, back: uint64(len(k.job.olds)), offset: offset}
 		k.p(size, 0)
 	}
 	k.describe(n, c)
@@ -184,7 +255,11 @@ func (k *packer) record(n *tree.Node, size int64, offset int) {
 
 func (k *packer) describe(n *tree.Node, c content) {
 	linked := n.Links > 1 && n.Type != tree.Directory && n.Type != tree.HardLink
-	k.job.records = k.rec.entry(k.job.records, &n.Entry, c, linked)
+	var m *mark
+	if n.Type == tree.File && n.Changed.Before(k.settled) {
+		m = &mark{n.Inode, n.Changed}
+	}
+	k.job.records = k.rec.entry(k.job.records, &n.Entry, c, linked, m)
 	k.job.entries++
 }
 
@@ -196,9 +271,11 @@ func (k *packer) count(n *tree.Node, size int64) {
 	}
 }
 
-// large hands the segments of a file to the workers. Progress is told here, so
-// that what a caller does then comes before the entries behind this one.
-func (k *packer) large(n *tree.Node, size int64) error {
+// large hands the segments of a file to the workers, but for those that lie
+// somewhere already. Known says that an earlier snapshot has segments of it.
+// Progress is told here, so that what a caller does then comes before the
+// entries behind this one.
+func (k *packer) large(n *tree.Node, size int64, known, unchanged bool) error {
 	if err := k.turn(); err != nil { // what came before has its own frame
 		return err
 	}
@@ -216,15 +293,42 @@ func (k *packer) large(n *tree.Node, size int64) error {
 		if err := k.ctx.Err(); err != nil {
 			return err
 		}
-		k.job.records = appendSegment(k.job.records, 0)
-		k.job.content = k.job.content[:length]
-		file.users.Add(1)
-		k.job.large, k.job.parts = file, parts
+		var old frame
+		have := false
+		if known {
+			old, have = k.base.segment(parts, length)
+		}
 		k.p(length, 0)
-		if err := k.turn(); err != nil {
+		if have && unchanged {
+			back, err := k.refer(old)
+			if err != nil {
+				return err
+			}
+			k.job.records = appendSegment(k.job.records, back)
+			continue
+		}
+		if err := k.segment(file, parts, length, old, have); err != nil {
 			return err
 		}
 	}
 	k.count(n, size)
 	return nil
+}
+
+// segment has a segment read, summed, and written unless it is what lies in
+// old.
+func (k *packer) segment(file *large, parts []tree.Extent, length int64, old frame, have bool) error {
+	if len(k.job.olds) > 0 { // so that the last record is the frame's own
+		if err := k.turn(); err != nil {
+			return err
+		}
+	}
+	k.job.records = appendSegment(k.job.records, 0)
+	k.job.content = k.job.content[:length]
+	file.users.Add(1)
+	k.job.large, k.job.parts = file, parts
+	if have {
+		k.job.same = &old
+	}
+	return k.turn()
 }

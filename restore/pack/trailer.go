@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/fault"
@@ -30,7 +31,21 @@ const trailerLimit = 64 << 20
 type trailer struct {
 	bytes, files int64   // of the tree
 	index        []frame // of the index
+	others       []other // files that hold frames too
 }
+
+// other is a file with frames of earlier snapshots, which this one shares.
+type other struct {
+	name string
+	size int64
+	used int64 // bytes of frames that this snapshot refers to, about
+}
+
+// maxOthers is how many of them there may be.
+const maxOthers = 31
+
+// otherShape is what they are named.
+var otherShape = regexp.MustCompile(`^[0-9]{1,9}\.[0-9]{1,9}\.pack$`)
 
 // encode gives the trailer's bytes.
 func (t *trailer) encode() []byte {
@@ -40,6 +55,12 @@ func (t *trailer) encode() []byte {
 	for i := range t.index {
 		b = appendFrame(b, &t.index[i])
 	}
+	b = binary.AppendUvarint(b, uint64(len(t.others)))
+	for _, o := range t.others {
+		b = appendString(b, o.name)
+		b = binary.AppendUvarint(b, uint64(o.size))
+		b = binary.AppendUvarint(b, uint64(o.used))
+	}
 	sum := checksum(b)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(b)))
 	b = binary.LittleEndian.AppendUint32(b, sum)
@@ -48,32 +69,28 @@ func (t *trailer) encode() []byte {
 
 // stored is a file that is being read. Its trailer was checked.
 type stored struct {
-	f    *os.File
-	c    copyengine.Content
-	t    trailer
-	size int64 // of what lies before the trailer
+	files []*os.File // the own one, and the others
+	c     copyengine.Content
+	t     trailer
+	size  int64 // of what lies before the trailer
 }
 
 // open opens the stored content c in store. A missing file is damage.
 func open(store *os.Root, c copyengine.Content) (*stored, error) {
-	st, err := store.Lstat(c.File) // first, since to open a fifo may block
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return nil, fault.New(fault.Corrupt, "read pack: %w", err)
-	case err != nil:
-		return nil, fmt.Errorf("read pack: %w", err)
-	case !st.Mode().IsRegular():
-		return nil, corrupt("%s is not a file", c.File)
-	case st.Size() != c.Stored:
-		return nil, corrupt("%s has %d bytes, %d were stored", c.File, st.Size(), c.Stored)
+	s := &stored{c: c}
+	err := s.openFile(store, c.File, c.Stored)
+	if err == nil {
+		err = s.readTrailer()
 	}
-	f, err := store.Open(c.File)
+	for i := 0; err == nil && i < len(s.t.others); i++ {
+		if s.t.others[i].name == "" {
+			s.files = append(s.files, nil) // no frame lies in it
+			continue
+		}
+		err = s.openFile(store, s.t.others[i].name, s.t.others[i].size)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("read pack: %w", err)
-	}
-	s := &stored{f: f, c: c}
-	if err := s.readTrailer(); err != nil {
-		f.Close()
+		s.close()
 		if fault.Is(err, fault.Corrupt) {
 			return nil, err
 		}
@@ -82,7 +99,36 @@ func open(store *os.Root, c copyengine.Content) (*stored, error) {
 	return s, nil
 }
 
-func (s *stored) close() { s.f.Close() }
+// openFile opens one of its files, of size bytes.
+func (s *stored) openFile(store *os.Root, name string, size int64) error {
+	st, err := store.Lstat(name) // first, since to open a fifo may block
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fault.New(fault.Corrupt, "read pack: %w", err)
+	case err != nil:
+		return err
+	case !st.Mode().IsRegular():
+		return corrupt("%s is not a file", name)
+	case st.Size() != size:
+		return corrupt("%s has %d bytes, %d were stored", name, st.Size(), size)
+	}
+	f, err := store.Open(name)
+	if err == nil {
+		s.files = append(s.files, f)
+	}
+	return err
+}
+
+func (s *stored) close() {
+	for _, f := range s.files {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// file gives the file in which a frame lies.
+func (s *stored) file(f frame) *os.File { return s.files[f.file] }
 
 // readTrailer reads the head and the trailer.
 func (s *stored) readTrailer() error {
@@ -123,7 +169,7 @@ func (s *stored) readTrailer() error {
 
 func (s *stored) at(offset int64, n int) ([]byte, error) {
 	b := make([]byte, n)
-	if _, err := s.f.ReadAt(b, offset); err != nil {
+	if _, err := s.files[0].ReadAt(b, offset); err != nil {
 		if errors.Is(err, io.EOF) {
 			return nil, corrupt("%s ends too early", s.c.File)
 		}
@@ -141,7 +187,19 @@ func (t *trailer) decode(data []byte) error {
 		if tag := d.byte(); tag != tagFrame {
 			d.fail("a record of kind %d", tag)
 		}
-		t.index = append(t.index, d.frame())
+		f := d.frame()
+		if f.file != 0 {
+			d.fail("a frame of the index in another file")
+		}
+		t.index = append(t.index, f)
+	}
+	n = d.number(maxOthers)
+	for i := uint64(0); i < n && d.err == nil; i++ {
+		o := other{name: d.text(maxName), size: d.size(), used: d.size()}
+		if !otherShape.MatchString(o.name) && (o.name != "" || o.size != 0) {
+			d.fail("the file %.300q", o.name)
+		}
+		t.others = append(t.others, o)
 	}
 	if d.err == nil && r.Len() > 0 {
 		d.fail("something behind its end")

@@ -21,6 +21,10 @@ type Node struct {
 	FD int
 	// Links is the number of its names, 1 for what cannot have more.
 	Links uint32
+	// Inode is a file's number, and Changed when it was last changed in any
+	// way (ctime), which no program can set.
+	Inode   uint64
+	Changed time.Time
 
 	kept bool
 }

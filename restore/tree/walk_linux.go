@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -233,7 +234,7 @@ func (w *walker) file(l *level, st *unix.Statx_t) error {
 		w.skipped(l.path, "another file is mounted there")
 		return nil
 	}
-	n := &Node{FD: l.fd, Links: st.Nlink}
+	n := &Node{FD: l.fd, Links: st.Nlink, Inode: st.Ino, Changed: time.Unix(st.Ctime.Sec, int64(st.Ctime.Nsec))}
 	n.Path = l.path
 	n.describe(st)
 	defer func() {
