@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/snaprestore/snaprestore/journal"
-	"github.com/snaprestore/snaprestore/journal/durable"
 	"github.com/snaprestore/snaprestore/restore/build"
 	"github.com/snaprestore/snaprestore/restore/event"
 	"github.com/snaprestore/snaprestore/restore/fault"
@@ -123,10 +121,12 @@ func (d *Domain) create(ctx context.Context, id string, r plan.Create, inv *inve
 		return none, d.abandonCreate(ctx, log, err)
 	}
 	defer draft.Close()
+	since := d.since(inv, &snap)
+	defer since.close()
 	frozenAt := time.Now()
 	err = d.freeze(ctx, log)
 	if err == nil {
-		err = d.saveAll(ctx, id, inv, draft, &snap)
+		err = d.saveAll(ctx, id, inv, draft, &snap, since)
 	}
 	if err != nil {
 		return none, d.abandonCreate(ctx, log, err)
@@ -269,79 +269,6 @@ func (d *Domain) describeContainer(ctx context.Context, c Container) (snapshot.C
 		return out, fmt.Errorf("inspect image of container %s: %w", c.Name, err)
 	}
 	return out, nil
-}
-
-// chosen is the copy engine of a volume, and why it is that one.
-type chosen struct{ name, reason string }
-
-// chooseEngines decides by which engine each volume is stored, before anything
-// is on record or paused for it.
-func (d *Domain) chooseEngines(want string, inv *inventory, names []string) ([]chosen, error) {
-	store, err := d.snapshots.Root()
-	if err != nil {
-		return nil, err
-	}
-	defer store.Close()
-	out := make([]chosen, len(names))
-	for i, name := range names {
-		tree, err := d.openTree(inv.places[name].path())
-		if err != nil {
-			return nil, fmt.Errorf("volume %s: %w", name, err)
-		}
-		engine, reason, err := d.Copiers.Choose(want, tree, store)
-		tree.Close()
-		if err != nil {
-			return nil, fmt.Errorf("volume %s: %w", name, err)
-		}
-		out[i] = chosen{engine.Name(), reason}
-	}
-	return out, nil
-}
-
-// saveAll stores every volume into the draft and fills in what was stored.
-func (d *Domain) saveAll(ctx context.Context, id string, inv *inventory, draft *snapshot.Draft, snap *snapshot.Snapshot) error {
-	d.phase(id, "copy")
-	for i := range snap.Volumes {
-		v := &snap.Volumes[i]
-		if err := d.save(ctx, id, draft, i, v, inv.places[v.Name]); err != nil {
-			return fmt.Errorf("copy volume %s: %w", v.Name, err)
-		}
-	}
-	return nil
-}
-
-func (d *Domain) save(ctx context.Context, id string, draft *snapshot.Draft, index int, v *snapshot.Volume, at place) error {
-	tree, err := d.openTree(at.path())
-	if err != nil {
-		return err
-	}
-	defer tree.Close()
-	progress, end := d.meter(id, v.Name, 0, 0)
-	skipped := func(path, reason string) {
-		d.say(id, event.Event{Type: event.Skipped, Volume: v.Name, Message: path + ": " + reason})
-	}
-	engine, err := d.Copiers.Named(v.Engine)
-	if err != nil {
-		return err
-	}
-	content, err := engine.Save(ctx, tree, draft.Root(), index, skipped, progress)
-	if err != nil {
-		return err
-	}
-	end()
-	v.File, v.SHA256 = content.File, content.SHA256
-	v.Bytes, v.Files, v.Stored = content.Bytes, content.Files, content.Stored
-	return nil
-}
-
-// openTree opens a directory for a copy engine, following no link.
-func (d *Domain) openTree(path string) (*os.Root, error) {
-	dir, err := durable.Open(path, d.Fail)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	return dir.Root()
 }
 
 // abandonCreate ends a create that failed: nothing of it stays, and the

@@ -3,22 +3,27 @@
 package restore_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"gotest.tools/v3/assert"
 
 	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/restore"
 	"github.com/snaprestore/snaprestore/restore/archive"
+	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/copyengine/conformance"
 	"github.com/snaprestore/snaprestore/restore/enginetest"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/pack"
 	"github.com/snaprestore/snaprestore/restore/plan"
 	"github.com/snaprestore/snaprestore/restore/reflink"
+	"github.com/snaprestore/snaprestore/restore/snapshot"
 )
 
 func TestMain(m *testing.M) { conformance.Main(m) }
@@ -123,4 +128,61 @@ func TestAnEngineThatCannotIsRefusedBeforeAnythingIsPaused(t *testing.T) {
 		assert.Equal(t, len(left), 0)
 		checkRunning(t, e)
 	})
+}
+
+// noting is the engine pack, and notes what it is asked to take over from.
+type noting struct {
+	copyengine.Incremental
+	since *[]string
+}
+
+func (n noting) SaveSince(ctx context.Context, base *copyengine.Base, settled time.Time, tree, store *os.Root, index int, skipped func(path, reason string), p copyengine.Progress) (copyengine.Content, error) {
+	from := "nothing"
+	if base != nil {
+		from = base.Content.SHA256
+	}
+	if settled.IsZero() || time.Since(settled) < 0 {
+		from = "a tree that has not settled"
+	}
+	*n.since = append(*n.since, from)
+	return n.Incremental.SaveSince(ctx, base, settled, tree, store, index, skipped, p)
+}
+
+// A volume is stored since its last snapshot that there is, whatever other
+// volumes that has; and what is removed takes nothing from the others.
+func TestASnapshotIsTakenSinceTheLastOneOfTheVolume(t *testing.T) {
+	e, trees := shop(t)
+	var since []string
+	d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(),
+		Copiers: copyengine.Set{noting{pack.New().(copyengine.Incremental), &since}, archive.New()}})
+	assert.NilError(t, err)
+	defer d.Close()
+	ctx := t.Context()
+	create := func(volume, engine string) snapshot.Snapshot {
+		since = nil
+		s, err := d.Create(ctx, journal.NewID(), plan.Create{Volumes: []string{volume}, Engine: engine})
+		assert.NilError(t, err)
+		return s
+	}
+	first := create("shop_db", "")
+	assert.DeepEqual(t, since, []string{"nothing"})
+	create("shop_files", "")
+	assert.DeepEqual(t, since, []string{"nothing"})
+	create("shop_db", archive.Name)
+	second := create("shop_db", "")
+	assert.DeepEqual(t, since, []string{first.Volumes[0].SHA256})
+	third := create("shop_db", "")
+	assert.DeepEqual(t, since, []string{second.Volumes[0].SHA256})
+	_, err = d.Remove(ctx, journal.NewID(), []string{first.ID, third.ID}, "")
+	assert.NilError(t, err)
+	fourth := create("shop_db", "")
+	assert.DeepEqual(t, since, []string{second.Volumes[0].SHA256})
+	_, err = d.Remove(ctx, journal.NewID(), []string{second.ID}, "")
+	assert.NilError(t, err)
+	write(t, trees["shop_db"], "new")
+	p, err := d.PlanRestore(ctx, journal.NewID(), plan.RestoreRequest{Snapshot: fourth.ID})
+	assert.NilError(t, err)
+	_, err = d.Execute(ctx, p)
+	assert.NilError(t, err)
+	assert.Equal(t, read(t, trees["shop_db"]), "old")
 }

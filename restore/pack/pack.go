@@ -13,6 +13,13 @@
 // than a few frames, whatever the size of the tree; what grows is one line for
 // each directory, and for each file with several names.
 //
+// A snapshot since an earlier one of the same volume goes through the earlier
+// index in step with the walk, and refers to its frames where a file has not
+// changed (size, time, ctime, inode) or a segment has the same sum. The files
+// with these frames get names in the new snapshot, by hard links, before
+// anything refers to them: so each is whole by itself, and a file is freed with
+// the last snapshot that has a name for it.
+//
 // An index names entries by their directory and one element, ascending, so that
 // it cannot name the same path twice or anything outside of the tree.
 //

@@ -262,3 +262,35 @@ func TestPathsAreComparedAsTheWalkGoes(t *testing.T) {
 		}
 	}
 }
+
+// A snapshot that dies anywhere, and what is left of it being swept, takes
+// nothing from the one that it was taken since.
+func TestASnapshotThatDiesLeavesTheEarlierAsItWas(t *testing.T) {
+	s := newSeries(t)
+	s.fill()
+	s.take(ever)
+	s.write("many/000", 5000)
+	whole, err := os.ReadFile(filepath.Join(s.stores[0], s.all[0].File))
+	assert.NilError(t, err)
+	base := &copyengine.Base{Store: openDir(t, s.stores[0]), Content: s.all[0]}
+	for at := 1; at < 1200; at += 1 + at/2 {
+		torn := filepath.Join(s.dir, fmt.Sprint("torn", at))
+		assert.NilError(t, os.Mkdir(torn, 0o700))
+		ctx, cancel := context.WithCancel(context.Background())
+		calls := 0
+		_, err := New().(copyengine.Incremental).SaveSince(ctx, base, ever, openDir(t, s.source()), openDir(t, torn), 0,
+			func(string, string) {}, func(int64, int64) {
+				if calls++; calls == at {
+					cancel()
+				}
+			})
+		cancel()
+		assert.ErrorIs(t, err, context.Canceled)
+		now, err := os.ReadFile(filepath.Join(s.stores[0], s.all[0].File))
+		assert.NilError(t, err)
+		assert.Assert(t, slices.Equal(now, whole))
+		assert.NilError(t, os.RemoveAll(torn))
+		assert.NilError(t, New().Verify(context.Background(), base.Store, s.all[0], nobody))
+	}
+	assert.DeepEqual(t, s.names(0), []string{"0.pack"})
+}

@@ -1,0 +1,182 @@
+package restore
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snaprestore/snaprestore/journal/durable"
+	"github.com/snaprestore/snaprestore/restore/copyengine"
+	"github.com/snaprestore/snaprestore/restore/event"
+	"github.com/snaprestore/snaprestore/restore/snapshot"
+)
+
+// chosen is the copy engine of a volume, and why it is that one.
+type chosen struct{ name, reason string }
+
+// chooseEngines decides by which engine each volume is stored, before anything
+// is on record or paused for it.
+func (d *Domain) chooseEngines(want string, inv *inventory, names []string) ([]chosen, error) {
+	store, err := d.snapshots.Root()
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	out := make([]chosen, len(names))
+	for i, name := range names {
+		tree, err := d.openTree(inv.places[name].path())
+		if err != nil {
+			return nil, fmt.Errorf("volume %s: %w", name, err)
+		}
+		engine, reason, err := d.Copiers.Choose(want, tree, store)
+		tree.Close()
+		if err != nil {
+			return nil, fmt.Errorf("volume %s: %w", name, err)
+		}
+		out[i] = chosen{engine.Name(), reason}
+	}
+	return out, nil
+}
+
+// saveAll stores every volume into the draft and fills in what was stored.
+func (d *Domain) saveAll(ctx context.Context, id string, inv *inventory, draft *snapshot.Draft, snap *snapshot.Snapshot, since earlier) error {
+	d.phase(id, "copy")
+	for i := range snap.Volumes {
+		v := &snap.Volumes[i]
+		if err := d.save(ctx, id, draft, i, v, inv.places[v.Name], since); err != nil {
+			return fmt.Errorf("copy volume %s: %w", v.Name, err)
+		}
+	}
+	return nil
+}
+
+func (d *Domain) save(ctx context.Context, id string, draft *snapshot.Draft, index int, v *snapshot.Volume, at place, since earlier) error {
+	tree, err := d.openTree(at.path())
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	progress, end := d.meter(id, v.Name, 0, 0)
+	skipped := func(path, reason string) {
+		d.say(id, event.Event{Type: event.Skipped, Volume: v.Name, Message: path + ": " + reason})
+	}
+	engine, err := d.Copiers.Named(v.Engine)
+	if err != nil {
+		return err
+	}
+	var content copyengine.Content
+	if inc, ok := engine.(copyengine.Incremental); ok {
+		content, err = inc.SaveSince(ctx, since.bases[v.Name], since.settled, tree, draft.Root(), index, skipped, progress)
+	} else {
+		content, err = engine.Save(ctx, tree, draft.Root(), index, skipped, progress)
+	}
+	if err != nil {
+		return err
+	}
+	end()
+	v.File, v.SHA256 = content.File, content.SHA256
+	v.Bytes, v.Files, v.Stored = content.Bytes, content.Files, content.Stored
+	return nil
+}
+
+// earlier is what incremental engines start from.
+type earlier struct {
+	bases   map[string]*copyengine.Base // by volume
+	settled time.Time
+}
+
+// since finds the last snapshot of each volume that the same engine stored,
+// and settles the volumes, while everything runs. The snapshots are not held
+// against their removal: what the new one takes over has names of its own
+// there. Damaged ones are another command's to tell of.
+func (d *Domain) since(inv *inventory, snap *snapshot.Snapshot) earlier {
+	e := earlier{bases: map[string]*copyengine.Base{}, settled: d.settle(inv, snap)}
+	all, _ := d.snapshots.List()
+	for i := range snap.Volumes {
+		v := &snap.Volumes[i]
+		if base := d.base(all, v); base != nil {
+			e.bases[v.Name] = base
+		}
+	}
+	return e
+}
+
+func (e earlier) close() {
+	for _, base := range e.bases {
+		base.Store.Close()
+	}
+}
+
+// base gives the newest of all that holds a volume; nil for none.
+func (d *Domain) base(all []snapshot.Snapshot, v *snapshot.Volume) *copyengine.Base {
+	for _, s := range all {
+		for _, old := range s.Volumes {
+			if s.Kind != snapshot.Made || old.Name != v.Name || old.Driver != v.Driver || old.Engine != v.Engine {
+				continue
+			}
+			if store, err := d.snapshots.Content(s.ID); err == nil {
+				return &copyengine.Base{Store: store, Content: contentOf(old)}
+			}
+		}
+	}
+	return nil
+}
+
+// settle syncs the file systems of volumes that an incremental engine stores,
+// while everything runs, and tells when it began. From then on a change of a
+// file shows in its times, also one through a mapping: to write to a page that
+// was written out faults (L: page_mkwrite). Where it fails nothing is known.
+func (d *Domain) settle(inv *inventory, snap *snapshot.Snapshot) time.Time {
+	began := time.Now()
+	devices := map[uint64]bool{}
+	for _, v := range snap.Volumes {
+		engine, err := d.Copiers.Named(v.Engine)
+		if err != nil {
+			return time.Time{}
+		}
+		if _, ok := engine.(copyengine.Incremental); !ok {
+			continue
+		}
+		if err := d.settleOne(inv.places[v.Name].path(), devices); err != nil {
+			return time.Time{}
+		}
+	}
+	return began
+}
+
+func (d *Domain) settleOne(path string, devices map[uint64]bool) error {
+	dir, err := durable.Open(path, d.Fail)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	device, err := dir.Device()
+	if err != nil || devices[device] {
+		return err
+	}
+	devices[device] = true
+	root, err := dir.Root()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	f, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Syncfs(int(f.Fd()))
+}
+
+// openTree opens a directory for a copy engine, following no link.
+func (d *Domain) openTree(path string) (*os.Root, error) {
+	dir, err := durable.Open(path, d.Fail)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return dir.Root()
+}
