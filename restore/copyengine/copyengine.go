@@ -46,8 +46,9 @@ type Incremental interface {
 	Engine
 
 	// SaveSince is Save with an earlier snapshot, or nil. What is stored is
-	// complete all the same: the earlier one may be removed or damaged at any
-	// time from then on. Settled is when the tree's file system began to be
+	// complete all the same: the earlier one may be removed at any time from
+	// the call on. What is taken over is not read, and the two share it: damage
+	// of it is found by Verify of either. Settled is when the tree's file system began to be
 	// synced as a whole, before the tree is read and after which it ended: only
 	// then every later change of a file shows in its times, also one through a
 	// mapping. Zero means that it was not; then a later snapshot takes nothing
