@@ -105,7 +105,11 @@ func (d *Domain) pause(ctx context.Context, id string) (err error) {
 			return ErrNoSuch // it ended by itself: nothing of it writes
 		case now.State == "restarting" && time.Now().Before(deadline):
 			// Between two lives it cannot be paused, and is about to write again.
-			time.Sleep(healthInterval)
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(healthInterval):
+			}
 		case attempt >= restartAttempts:
 			return err
 		}
