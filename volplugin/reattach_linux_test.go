@@ -158,8 +158,8 @@ func TestAttachEntersTheEngineThatAskedOnly(t *testing.T) {
 }
 
 // TestCopyOfAMountIsNoUser: a namespace that was copied while a volume was
-// mounted, as a container with the host's root bound into it has, keeps the
-// mount for ever. No operation waits for it.
+// mounted, with private mounts, keeps the mount for ever. No operation waits
+// for it.
 func TestCopyOfAMountIsNoUser(t *testing.T) {
 	d := newStage(t).open(t)
 	v := makeVolume(t, d, "db", "data", nil)

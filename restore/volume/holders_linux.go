@@ -17,9 +17,9 @@ import (
 // that has a mount for which match is true.
 //
 // Copies of the driver's mounts are left out: a namespace that was made while
-// the driver had a volume mounted keeps that mount if its mounts are private,
-// such as a container with the host's root bound into it (measured, 20.10 and
-// 28.5). Nothing runs on it, and the driver cannot take it away.
+// the driver had a volume mounted keeps that mount if its mounts are private
+// (mount_namespaces(7); measured with processes of the host). Nothing runs on
+// it, and the driver cannot take it away.
 func Holders(proc string, match func(*mountinfo.Info) bool) ([]int, error) {
 	entries, err := os.ReadDir(proc)
 	if err != nil {
