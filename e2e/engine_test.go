@@ -287,14 +287,18 @@ func (e *Engine) keep() {
 	}
 }
 
-// tail is the end of the engine's log.
+// tail is the end of the engine's log, each line cut: the whole is kept.
 func (e *Engine) tail() string {
 	data, err := os.ReadFile(e.log())
 	if err != nil {
 		return err.Error()
 	}
 	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
-	return strings.Join(lines[max(0, len(lines)-25):], "\n")
+	lines = lines[max(0, len(lines)-10):]
+	for i, line := range lines {
+		lines[i] = line[:min(len(line), 300)]
+	}
+	return strings.Join(lines, "\n")
 }
 
 // Run runs a program with the engine's environment.

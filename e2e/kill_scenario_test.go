@@ -56,6 +56,30 @@ func TestARestoreOfAllKindsSurvivesKillsInEveryPhase(t *testing.T) {
 	}
 }
 
+// The driver is killed while starts wait for its answer: the engine repeats
+// those calls without their content, so the starts fail, and the restore
+// repeats them.
+func TestARestoreStartsWhatLostItsDriverMeanwhile(t *testing.T) {
+	f := NewMixedFleet(t)
+	lost := f.Logged("VolumeDriver.Get")
+	driver := victim{"the driver that starts wait for", func(f *Fleet, client *Process) {
+		f.SignalDrivers(unix.SIGSTOP)
+		WaitFor(t, "a start waits for the driver", time.Minute, func() string {
+			// An inspection waits behind a start.
+			waits := f.Run("timeout", "1", "docker", "container", "inspect", "fleet-alpha-1").Code == 124
+			return unless(waits || client.Ended(), "fleet-alpha-1 answers")
+		})
+		f.KillDriver()
+	}}
+	for range strikeAttempts {
+		f.survives(driver, []journal.State{journal.Committed})
+		if f.Logged("VolumeDriver.Get") > lost {
+			return
+		}
+	}
+	t.Error("no start was met that waited for the driver")
+}
+
 // The same where there is no volume driver: of what is killed, the agent alone
 // and everything are the least and the most.
 func TestARestoreSurvivesKillsInEveryPhase(t *testing.T) {

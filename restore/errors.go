@@ -8,4 +8,7 @@ var (
 	// ErrUnreachable says that the engine did not answer at all: it is down
 	// or being started again. The call may have had its effect.
 	ErrUnreachable = errors.New("the engine cannot be reached")
+	// ErrDriver says that the engine got no answer from a volume's driver: it
+	// ended meanwhile, or is being started again. The call had no effect.
+	ErrDriver = errors.New("the volume driver did not answer")
 )

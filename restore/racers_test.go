@@ -2,6 +2,7 @@ package restore_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -85,5 +86,29 @@ func TestAContainerThatEndsAsItsPolicyIsSetEndsNoRestore(t *testing.T) {
 	assert.NilError(t, err)
 	assert.Equal(t, restored.Result, journal.ResultDone)
 	assert.DeepEqual(t, refused, map[string]int{"no": 3, "always": 3})
+	checkRunning(t, e)
+}
+
+// A volume driver that dies in the midst of a start costs the workload nothing
+// but time: what was not started is started again.
+func TestAStartThatTheVolumeDriverDidNotAnswerIsRepeated(t *testing.T) {
+	e, trees := shop(t)
+	d := open(t, e)
+	p := restoreOld(t, d, trees)
+	failed := map[string]int{}
+	e.Hook = func(c enginetest.Call) error {
+		if c.Method != "Start" || c.Done || failed[c.On] == 2 {
+			return nil
+		}
+		failed[c.On]++
+		return fmt.Errorf("error while mounting volume: %w", restore.ErrDriver)
+	}
+	restored, err := d.Execute(t.Context(), p)
+	assert.NilError(t, err)
+	assert.Equal(t, restored.Result, journal.ResultDone)
+	assert.Assert(t, len(failed) > 0)
+	for container, times := range failed {
+		assert.Equal(t, times, 2, container)
+	}
 	checkRunning(t, e)
 }

@@ -17,6 +17,12 @@ const noHealth = time.Duration(0)
 // awaitTimeout bounds the wait for a container that others need healthy.
 const awaitTimeout = 2 * time.Minute
 
+// driverPatience is how long starts are repeated that a volume driver did not
+// answer. The engine starts it again within a second or so, but a call that was
+// lost with the old one takes the engine 15 s to give up: it repeats it without
+// its content (moby pkg/plugins/client.go).
+const driverPatience = time.Minute
+
 // healthInterval is how often health is asked for.
 const healthInterval = 100 * time.Millisecond
 
@@ -68,7 +74,18 @@ func (d *Domain) startAll(ctx context.Context, op *journal.Operation, health tim
 
 func (d *Domain) start(ctx context.Context, op string, c journal.Container) error {
 	d.say(op, event.Event{Type: event.Container, Container: c.Name, Status: "starting"})
-	err := d.patiently(ctx, func() error { return d.Engine.Start(ctx, c.ID) })
+	err := d.startOnce(ctx, c.ID)
+	if errors.Is(err, ErrDriver) {
+		d.warn(op, "start container %s: %v; it is tried again", c.Name, err)
+	}
+	for since := time.Now(); errors.Is(err, ErrDriver) && time.Since(since) < driverPatience; {
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		case <-time.After(healthInterval):
+		}
+		err = d.startOnce(ctx, c.ID)
+	}
 	if errors.Is(err, ErrNoSuch) {
 		d.warn(op, "container %s was removed meanwhile and is not started", c.Name)
 		return nil
@@ -89,6 +106,10 @@ func (d *Domain) start(ctx context.Context, op string, c journal.Container) erro
 	}
 	d.say(op, event.Event{Type: event.Container, Container: c.Name, Status: "running"})
 	return nil
+}
+
+func (d *Domain) startOnce(ctx context.Context, id string) error {
+	return d.patiently(ctx, func() error { return d.Engine.Start(ctx, id) })
 }
 
 // awaitHealth waits until a container with a health check is healthy; one

@@ -189,6 +189,28 @@ func TestEngineThatIsDown(t *testing.T) {
 	}
 }
 
+// What an engine says of a volume driver that did not answer it is told from
+// what the driver answered, and from a container that is not there.
+func TestAVolumeDriverThatDidNotAnswerIsTold(t *testing.T) {
+	for text, want := range map[string]error{
+		`error while mounting volume '': get web_db: error while checking if volume "web_db" exists in driver "snaprestore:latest": ` +
+			`Post "http://plugin.moby.localhost/VolumeDriver.Get": EOF`: restore.ErrDriver,
+		`error while mounting volume '': error looking up volume plugin snaprestore: plugin "snaprestore" not found`: restore.ErrDriver,
+		`error while mounting volume '': VolumeDriver.Mount: volume web_db: restore 3f is at work on it`:             nil,
+		`No such container: x`: restore.ErrNoSuch,
+	} {
+		status := 500
+		if strings.Contains(strings.ToLower(text), "no such") || strings.Contains(text, "not found") {
+			status = 404
+		}
+		err := engine(t, "1.41", map[string]answer{"POST /containers/x/start": {status, message(text)}}).Start(context.Background(), "x")
+		assert.ErrorContains(t, err, text[:20])
+		for _, kind := range []error{restore.ErrDriver, restore.ErrNoSuch} {
+			assert.Check(t, is.Equal(errors.Is(err, kind), kind == want), "%s: %v", text, kind)
+		}
+	}
+}
+
 // An engine that drops the connection in the middle of a call, as one does
 // that is killed, is waited for by a patient client.
 func TestPatientClientWaitsForTheEngine(t *testing.T) {
