@@ -92,12 +92,30 @@ func TestAdoptMovesAProjectsVolumesInAndBack(t *testing.T) {
 		if seen := e.Docker("exec", "moving-one-1", "cat", "/left/generation", "/right/generation").OK(t).Line(); seen != "oneone" {
 			t.Errorf("%s: the container sees %q", step.what, seen)
 		}
-		last := e.WaitClosed()
-		undo := e.CLI("undo", "--force", last.ID).Exits(t, 1)
-		if !strings.Contains(undo.Stderr, "docker snaprestore adopt") {
-			t.Errorf("%s: undo does not tell the way back\n%s", step.what, undo)
+		// It is not undone under a container, either.
+		undo := e.CLI("undo", "--force", e.WaitClosed().ID).Exits(t, 1)
+		if !strings.Contains(undo.Stderr, "compose -p moving down") {
+			t.Errorf("%s: undo does not say what is in the way\n%s", step.what, undo)
 		}
+		check(step.what+", and undo refused", step.driver, one)
 	}
+
+	// Undone by its number, an adoption gives the volume back what it had in
+	// the engine; that is undone too.
+	e.Compose(dir, "down").OK(t)
+	last := e.WaitClosed()
+	right := last.Volumes[0].Name
+	for _, want := range []string{"local", "snaprestore:latest"} {
+		e.CLI("undo", "--force", last.ID).OK(t)
+		if now := e.Docker("volume", "inspect", "--format", "{{.Driver}} {{.Labels.owner}}", right).OK(t).Line(); now != want+" somebody" {
+			t.Errorf("undone: volume %s is %q, want driver %s", right, now, want)
+		}
+		if sums() != one {
+			t.Error("undone: the data is another")
+		}
+		last = e.WaitClosed()
+	}
+	up()
 
 	// They are restored like any others.
 	id := e.CLI("create", "--project", "moving").OK(t).Line()

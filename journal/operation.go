@@ -49,7 +49,7 @@ type Operation struct {
 	Project  string    `json:"project,omitempty"`
 	Snapshot string    `json:"snapshot,omitempty"` // the one made, restored or undone to
 	Safety   string    `json:"safety,omitempty"`   // the snapshot that keeps what is replaced
-	// Undoes is the operation that an undo takes back.
+	// Undoes is the operation that an undo takes back, or an adoption another.
 	Undoes string `json:"undoes,omitempty"`
 	// Locks are the keys that the operation holds while it is open, sorted.
 	Locks      []string    `json:"locks,omitempty"`

@@ -53,6 +53,57 @@ func TestAdoptAndBackKeepTheDataAndTheLabels(t *testing.T) {
 	}
 }
 
+// The undo of an adoption gives the volume what it had before in the engine,
+// all of it, and keeps what was written since. It can be undone too.
+func TestAnAdoptionIsUndone(t *testing.T) {
+	e := lone(t)
+	was, err := e.Volume(t.Context(), "shop_db")
+	assert.NilError(t, err)
+	d := open(t, e)
+	done, err := d.Adopt(t.Context(), journal.NewID(), plan.AdoptRequest{Volumes: []string{"shop_db"}})
+	assert.NilError(t, err)
+	adopted, err := e.Volume(t.Context(), "shop_db")
+	assert.NilError(t, err)
+	last := done[0].Operation
+	for _, want := range []restore.Volume{was, adopted, was} {
+		write(t, adopted.Mountpoint, "data of "+last)
+		p, err := d.PlanUndo(t.Context(), journal.NewID(), plan.UndoRequest{Operation: last[:8]})
+		assert.NilError(t, err)
+		assert.Equal(t, p.Undoes, last)
+		assert.Equal(t, p.Remake.To.Driver, want.Driver)
+		restored, err := d.Execute(t.Context(), p)
+		assert.NilError(t, err)
+		assert.Equal(t, restored.Result, journal.ResultDone)
+		now, err := e.Volume(t.Context(), "shop_db")
+		assert.NilError(t, err)
+		assert.DeepEqual(t, now.Labels, want.Labels)
+		assert.Equal(t, now.Driver, want.Driver)
+		assert.Equal(t, read(t, now.Mountpoint), "data of "+last)
+		last, adopted = restored.Operation, now
+	}
+}
+
+// An adoption that something else came after, or whose volume is in use, is
+// not undone, and says what is in the way.
+func TestAnAdoptionThatCannotBeUndoneSaysWhy(t *testing.T) {
+	e := lone(t)
+	d := open(t, e)
+	done, err := d.Adopt(t.Context(), journal.NewID(), plan.AdoptRequest{Volumes: []string{"shop_db"}})
+	assert.NilError(t, err)
+	undo := plan.UndoRequest{Operation: done[0].Operation}
+	p, err := d.PlanUndo(t.Context(), journal.NewID(), undo)
+	assert.NilError(t, err)
+	e.AddContainer(t, restore.Container{ID: "c9", Name: "stopped", State: "exited",
+		Mounts: []restore.Mount{{Name: "shop_db", Target: "/data"}}}, nil)
+	_, err = d.Execute(t.Context(), p) // it came between plan and execution
+	assert.ErrorContains(t, err, "undo "+undo.Operation+": adopt volume shop_db: containers use it: stopped")
+	assert.Equal(t, fault.From(err).State+"/"+fault.From(err).Hint, "nothing was changed/remove the containers first; the volume stays: docker rm stopped")
+	v, err := e.Volume(t.Context(), "shop_db")
+	assert.NilError(t, err)
+	assert.Equal(t, v.Driver, "snaprestore:latest")
+	assert.Equal(t, read(t, v.Mountpoint), "data")
+}
+
 func TestAVolumeInUseIsNotAdopted(t *testing.T) {
 	e := lone(t)
 	e.AddContainer(t, restore.Container{ID: "c9", Name: "stopped", State: "exited",

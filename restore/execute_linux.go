@@ -20,7 +20,11 @@ func keysOf(p *plan.Plan) []journal.Key {
 	for _, v := range p.Volumes {
 		locks = append(locks, v.Lock)
 	}
-	return append(workloadKeys(p.Project, locks),
+	keys := workloadKeys(p.Project, locks)
+	if p.Remake != nil {
+		return keys // there is no snapshot to it
+	}
+	return append(keys,
 		journal.Key{Name: snapshotKey(p.Snapshot.ID), Shared: p.Kind != journal.Undo})
 }
 
@@ -34,6 +38,9 @@ func (d *Domain) Execute(ctx context.Context, p *plan.Plan) (plan.Restored, erro
 		return plan.Restored{}, err
 	}
 	defer held.Release()
+	if now.Remake != nil {
+		return d.unadopt(ctx, now)
+	}
 	return d.execute(ctx, now)
 }
 

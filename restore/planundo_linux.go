@@ -15,9 +15,16 @@ import (
 )
 
 // PlanUndo says how a restore or an undo would be taken back: the trees that
-// it replaced still lie beside the volumes, and are exchanged in again.
+// it replaced still lie beside the volumes, and are exchanged in again. An
+// adoption, which has to be named, is taken back by another.
 func (d *Domain) PlanUndo(ctx context.Context, id string, r plan.UndoRequest) (_ *plan.Plan, err error) {
 	defer unchanged(&err)
+	if adopted, err := d.adoption(r.Operation); err != nil || adopted != nil {
+		if err != nil {
+			return nil, err
+		}
+		return d.planUnadopt(ctx, id, r, adopted)
+	}
 	snap, err := d.undoable(r)
 	if err != nil {
 		return nil, err
@@ -140,14 +147,7 @@ func (d *Domain) notUndoable(ref string) error {
 	case op.State != journal.Closed:
 		return fault.New(fault.Interrupted, "undo %s: it is not finished, it is %s", ref, op.State).
 			WithState("nothing was changed").WithHint("docker snaprestore recover %s", ref)
-	case op.Kind == journal.Adopt && op.Remake != nil:
-		back := "adopt --back"
-		if op.Remake.To.Driver == "local" {
-			back = "adopt"
-		}
-		return fault.New(fault.Failed, "undo %s: it changed the driver of volume %s", ref, op.Volumes[0].Name).
-			WithState("nothing was changed").WithHint("docker snaprestore %s %s", back, op.Volumes[0].Name)
-	case op.Kind != journal.Restore && op.Kind != journal.Undo:
+	case op.Kind != journal.Restore && op.Kind != journal.Undo && op.Kind != journal.Adopt:
 		return f(fault.Failed, "it is a "+string(op.Kind)+", which replaces no data")
 	case op.Outcome != nil && op.Outcome.Result == journal.ResultRolledBack:
 		return f(fault.Failed, "it was rolled back, so the data is as before")

@@ -50,6 +50,7 @@ func runAdopt(ctx context.Context, c *client, o *adoptOptions, volumes []string)
 	var keys []string
 	for _, a := range done {
 		fmt.Fprintln(c.Out(), a.Volume)
+		fmt.Fprintf(c.Err(), "to take %s back: docker snaprestore undo %s\n", a.Volume, a.Operation)
 		if a.Key != "" {
 			keys = append(keys, a.Key)
 		}

@@ -24,10 +24,11 @@ func newUndoCommand(c *client) *cobra.Command {
 	o := undoOptions{timeout: seconds(healthTimeout)}
 	cmd := &cobra.Command{
 		Use:   "undo [OPTIONS] [OPERATION]",
-		Short: "Take a restore or an undo back",
+		Short: "Take a restore, an undo or an adoption back",
 		Long: "Bring back the data that a restore replaced: the one named, or the last. It is a\n" +
 			"swap of directories and takes the same time whatever the size of the data. An undo\n" +
-			"can be undone too.",
+			"can be undone too, and so can an adoption that is named: the volume gets back the\n" +
+			"driver, labels and options that it had, and keeps the data that it has now.",
 		Args: cli.RequiresMaxArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return show(c, o.progress, func(d progress.Display) (any, error) {

@@ -124,3 +124,20 @@ func has(t *testing.T, text string, parts ...string) {
 		assert.Assert(t, strings.Contains(text, part), "%q is missing in:\n%s", part, text)
 	}
 }
+
+// The plan and the end of an adoption that is undone speak of drivers.
+func TestTheUndoOfAnAdoptionSpeaksOfDrivers(t *testing.T) {
+	var out bytes.Buffer
+	Plan(&out, &plan.Plan{
+		Kind: journal.Adopt, Undoes: "4f2a91c07d3e", Volumes: []plan.Volume{{Name: "shop_db"}},
+		Remake: &journal.Remake{From: journal.Spec{Driver: "snaprestore:latest"}, To: journal.Spec{Driver: "local"}},
+	}, noon)
+	has(t, out.String(),
+		"Undo 4f2a91c07d3e: make volume shop_db again as it was before\n",
+		"  VOLUME    DRIVER NOW           DRIVER THEN\n",
+		"  shop_db   snaprestore:latest   local\n",
+		"Its data goes along as it is now.\n")
+	out.Reset()
+	Restored(&out, &plan.Restored{Kind: journal.Adopt, Operation: "2b5c8cf48c49", Volumes: []string{"shop_db"}}, false)
+	has(t, out.String(), "shop_db\n", "to take it back: docker snaprestore undo 2b5c8cf48c49\n")
+}

@@ -12,6 +12,10 @@ import (
 // Plan prints what a restore or an undo is going to do, for the person who is
 // asked about it.
 func Plan(w io.Writer, p *plan.Plan, now time.Time) {
+	if p.Remake != nil {
+		remakePlan(w, p)
+		return
+	}
 	fmt.Fprintln(w, title(p, now))
 	fmt.Fprintln(w)
 	grid(w, []string{"VOLUME", "GETS", "SIZE", "FILES"}, planVolumes(p))
@@ -38,6 +42,13 @@ func Plan(w io.Writer, p *plan.Plan, now time.Time) {
 		fmt.Fprintf(w, "Should the containers not be healthy after %s, everything is undone.\n", Duration(p.Timeout))
 	}
 	fmt.Fprintln(w, "The present data is kept: undo brings it back.")
+}
+
+// remakePlan prints how an adoption is taken back.
+func remakePlan(w io.Writer, p *plan.Plan) {
+	fmt.Fprintf(w, "Undo %s: make volume %s again as it was before\n\n", p.Undoes, p.Volumes[0].Name)
+	grid(w, []string{"VOLUME", "DRIVER NOW", "DRIVER THEN"}, [][]string{{p.Volumes[0].Name, p.Remake.From.Driver, p.Remake.To.Driver}})
+	fmt.Fprintln(w, "\nIts data goes along as it is now.")
 }
 
 // title is the plan in one line.

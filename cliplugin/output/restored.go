@@ -12,6 +12,12 @@ import (
 // Restored prints how a restore or an undo ended, and how to take it back.
 // Stopped says that the containers were left stopped on request.
 func Restored(w io.Writer, r *plan.Restored, stopped bool) {
+	if r.Kind == journal.Adopt {
+		fmt.Fprintf(w, "made again as before, with its data: %s\n", strings.Join(r.Volumes, ", "))
+		fmt.Fprintln(w, "before the next docker compose up, the compose file must name its driver of before")
+		fmt.Fprintf(w, "to take it back: docker snaprestore undo %s\n", r.Operation)
+		return
+	}
 	what := "restored"
 	if r.Kind == journal.Undo {
 		what = "brought back"

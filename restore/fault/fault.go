@@ -8,6 +8,7 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Kind classes a failure by what the user can do about it.
@@ -98,7 +99,11 @@ func From(err error) *Error {
 	if errors.As(err, &e) {
 		if outer := err.Error(); outer != e.Error() {
 			// What was wrapped round the fault belongs to its message.
-			return &Error{Kind: e.Kind, Message: outer, Hint: e.Hint, Mounts: e.Mounts, cause: err}
+			wrapped := &Error{Kind: e.Kind, Message: outer, Hint: e.Hint, Mounts: e.Mounts, cause: err}
+			if message, ok := strings.CutSuffix(outer, "; "+e.State); ok && e.State != "" {
+				wrapped.Message, wrapped.State = message, e.State
+			}
+			return wrapped
 		}
 		return e
 	}

@@ -40,9 +40,9 @@ type RestoreRequest struct {
 	LockTimeout time.Duration `json:"lock_timeout,omitempty"`
 }
 
-// UndoRequest asks to take a restore or an undo back.
+// UndoRequest asks to take a restore, an undo or an adoption back.
 type UndoRequest struct {
-	Operation   string        `json:"operation,omitempty"` // id or prefix; "" for the last one
+	Operation   string        `json:"operation,omitempty"` // id or prefix; "" for the last restore or undo
 	Project     string        `json:"project,omitempty"`   // narrows the last one
 	Timeout     time.Duration `json:"timeout,omitempty"`
 	StopTimeout *int          `json:"stop_timeout,omitempty"`
@@ -51,10 +51,13 @@ type UndoRequest struct {
 
 // Plan is what a restore or an undo is going to do.
 type Plan struct {
-	Kind       journal.Kind       `json:"kind"`
-	Operation  string             `json:"operation"` // its id, should it be executed
-	Snapshot   snapshot.Snapshot  `json:"snapshot"`  // where the data comes from
-	Undoes     string             `json:"undoes,omitempty"`
+	Kind      journal.Kind      `json:"kind"`
+	Operation string            `json:"operation"` // its id, should it be executed
+	Snapshot  snapshot.Snapshot `json:"snapshot"`  // where the data comes from
+	Undoes    string            `json:"undoes,omitempty"`
+	// Remake is set where an adoption is undone: what the one volume is and
+	// what it was and becomes again. Its data stays.
+	Remake     *journal.Remake    `json:"remake,omitempty"`
 	Project    string             `json:"project,omitempty"`
 	Volumes    []Volume           `json:"volumes"`
 	Containers []Container        `json:"containers,omitempty"` // stopped and started, in start order
@@ -76,7 +79,7 @@ type Volume struct {
 	From  string `json:"from"`  // its name in the snapshot
 	Index int    `json:"index"` // its place in the snapshot
 	// Engine is the copy engine that stages it, or "rename" where the tree
-	// already lies beside the volume.
+	// already lies beside the volume or goes along with it.
 	Engine string `json:"engine"`
 	Dir    string `json:"dir"`  // the directory of the swap, on the engine host
 	Live   string `json:"live"` // entry in Dir
