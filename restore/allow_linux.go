@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -49,13 +50,26 @@ func (d *Domain) Allowed() ([]string, error) {
 	return append([]string{}, list.Prefixes...), nil
 }
 
+// allowLock is the journal's key of the list, and allowWait how long another
+// one who adds to it is waited for.
+const (
+	allowLock = "allow"
+	allowWait = 10 * time.Second
+)
+
 // Allow adds prefixes to the list and gives the whole of it. All are checked
-// before the first is added.
+// before the first is added. A crash leaves the old list or the new one.
 func (d *Domain) Allow(ctx context.Context, prefixes []string) ([]string, error) {
 	host, err := d.Engine.Host(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("ask the engine: %w", err)
 	}
+	holder := journal.Holder{Kind: allowLock, Since: time.Now().UTC()}
+	held, err := d.journal.Locks().Lock(ctx, journal.Exclusive(allowLock), holder, allowWait)
+	if err != nil {
+		return nil, journalFault(err)
+	}
+	defer held.Release()
 	list, err := d.Allowed()
 	if err != nil {
 		return nil, err

@@ -3,14 +3,20 @@
 package restore_test
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"sort"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 
 	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/journal/durable"
 	"github.com/snaprestore/snaprestore/restore"
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/enginetest"
@@ -29,6 +35,79 @@ func TestPathsOfTheSystemAreNotAllowed(t *testing.T) {
 		assert.NilError(t, err)
 		assert.Equal(t, len(list), 0, path)
 	}
+}
+
+// Whoever dies while paths are allowed, or whatever the disk refuses, leaves
+// the list of before or the new one, and the next who adds to it goes on.
+func TestAllowedPathsSurviveWhateverHappensToTheirList(t *testing.T) {
+	e := lone(t)
+	open(t, e) // makes the state root
+	attempt := func(fail durable.Failpoint, prefix string) error {
+		d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copiers: copyengine.Set{tarEngine{}}, Fail: fail})
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		_, err = d.Allow(t.Context(), []string{prefix})
+		return err
+	}
+	list := func() []string {
+		d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copiers: copyengine.Set{tarEngine{}}})
+		assert.NilError(t, err)
+		defer d.Close()
+		list, err := d.Allowed()
+		assert.NilError(t, err)
+		return list
+	}
+	want := list()
+	for _, cause := range []error{enginetest.ErrCrashed, unix.ENOSPC, unix.EIO, unix.EROFS, unix.EDQUOT} {
+		for point := 1; ; point++ {
+			prefix := fmt.Sprintf("/srv/%s/%03d", strings.ReplaceAll(cause.Error(), " ", "-"), point)
+			n := 0
+			err := attempt(func(durable.Step) error {
+				if n++; n == point || (n > point && errors.Is(cause, enginetest.ErrCrashed)) {
+					return cause
+				}
+				return nil
+			}, prefix)
+			now := list()
+			grown := append(slices.Clone(want), prefix)
+			sort.Strings(grown)
+			switch {
+			case err == nil:
+				assert.DeepEqual(t, now, grown)
+			case !slices.Equal(now, want):
+				assert.DeepEqual(t, now, grown)
+			}
+			want = now
+			if n < point {
+				assert.NilError(t, err)
+				assert.Assert(t, point > 3, "%d points", point)
+				break
+			}
+		}
+	}
+}
+
+// Many who allow a path at once lose none.
+func TestPathsAllowedAtOnceAreAllKept(t *testing.T) {
+	e := lone(t)
+	open(t, e)
+	const many = 20
+	errs := make(chan error, many)
+	for i := range many {
+		d := open(t, e)
+		go func() {
+			_, err := d.Allow(t.Context(), []string{fmt.Sprintf("/srv/%d", i)})
+			errs <- err
+		}()
+	}
+	for range many {
+		assert.NilError(t, <-errs)
+	}
+	list, err := open(t, e).Allowed()
+	assert.NilError(t, err)
+	assert.Equal(t, len(list), many, "%v", list)
 }
 
 // host makes a directory of the host beside the engine's, and a container that

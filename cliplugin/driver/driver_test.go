@@ -106,6 +106,82 @@ func TestInstallBringsThisBuild(t *testing.T) {
 	}
 }
 
+var errKilled = errors.New("killed")
+
+// mortal is an engine whose caller dies at the n-th step: before a call has its
+// effect, or after it.
+type mortal struct {
+	*engine
+	dies, step int
+}
+
+func (m *mortal) around(do func() error) error {
+	for _, effect := range []func() error{nil, do} {
+		if effect != nil {
+			if err := effect(); err != nil {
+				return err
+			}
+		}
+		if m.step++; m.step >= m.dies {
+			return errKilled
+		}
+	}
+	return nil
+}
+
+func (m *mortal) CreatePlugin(ctx context.Context, s engineapi.PluginSpec) error {
+	return m.around(func() error { return m.engine.CreatePlugin(ctx, s) })
+}
+
+func (m *mortal) EnablePlugin(ctx context.Context, name string, timeout time.Duration) error {
+	return m.around(func() error { return m.engine.EnablePlugin(ctx, name, timeout) })
+}
+
+func (m *mortal) DisablePlugin(ctx context.Context, name string, force bool) error {
+	return m.around(func() error { return m.engine.DisablePlugin(ctx, name, force) })
+}
+
+func (m *mortal) RemovePlugin(ctx context.Context, name string, force bool) error {
+	return m.around(func() error { return m.engine.RemovePlugin(ctx, name, force) })
+}
+
+// An installation or an upgrade that is killed anywhere, and once more in the
+// next one, is finished by the one after that.
+func TestAnInstallationKilledAnywhereIsFinishedByTheNext(t *testing.T) {
+	spec := Spec([]byte("program"), "/data/snaprestore")
+	for _, found := range []engineapi.Plugin{
+		{}, {Name: spec.Name, Build: spec.Build, Binds: spec.Binds}, {Name: spec.Name, Build: "0123", Enabled: true, Binds: spec.Binds},
+	} {
+		kills := 0
+		for first := 1; ; first++ {
+			var err error
+			for second := 1; ; second++ {
+				e := &engine{}
+				if found.Build != "" {
+					was := found
+					e.plugin = &was
+				}
+				if _, err = Install(t.Context(), &mortal{engine: e, dies: first}, spec); err == nil {
+					break
+				}
+				assert.ErrorIs(t, err, errKilled)
+				_, again := Install(t.Context(), &mortal{engine: e, dies: second}, spec)
+				_, last := Install(t.Context(), e, spec)
+				assert.NilError(t, last, "killed at %d, then at %d", first, second)
+				status, detail, _ := Check(t.Context(), e, spec)
+				assert.Equal(t, status, "ok", "killed at %d, then at %d: %s", first, second, detail)
+				if kills++; again == nil {
+					break
+				}
+			}
+			if err == nil {
+				break
+			}
+		}
+		assert.Assert(t, kills > 2, "%d kills", kills)
+	}
+}
+
 func TestInstallRefusesWithoutChange(t *testing.T) {
 	spec := Spec([]byte("program"), "/data/snaprestore")
 	for _, c := range []struct {
