@@ -121,12 +121,16 @@ func (d *Domain) create(ctx context.Context, id string, r plan.Create, inv *inve
 		return none, d.abandonCreate(ctx, log, err)
 	}
 	defer draft.Close()
-	since := d.since(inv, &snap)
-	defer since.close()
+	ahead, err := d.copyAhead(ctx, log, inv, draft, &snap)
+	if err != nil {
+		return none, d.abandonCreate(ctx, log, err)
+	}
+	defer ahead.close()
+	snap.Ahead = ahead.took
 	frozenAt := time.Now()
 	err = d.freeze(ctx, log)
 	if err == nil {
-		err = d.saveAll(ctx, id, inv, draft, &snap, since)
+		err = d.saveAll(ctx, id, inv, draft, &snap, ahead.earlier)
 	}
 	if err != nil {
 		return none, d.abandonCreate(ctx, log, err)
@@ -134,6 +138,9 @@ func (d *Domain) create(ctx context.Context, id string, r plan.Create, inv *inve
 	thawErr := d.thaw(detached(ctx), log)
 	if len(op.Containers) > 0 {
 		snap.Pause = time.Since(frozenAt)
+	}
+	if err := ahead.remove(); err != nil {
+		return none, d.dropCreate(log, err, thawErr)
 	}
 	if err := draft.Commit(snap); err != nil {
 		return none, d.dropCreate(log, err, thawErr)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 
 	"github.com/snaprestore/snaprestore/journal"
@@ -130,10 +131,12 @@ func TestAnEngineThatCannotIsRefusedBeforeAnythingIsPaused(t *testing.T) {
 	})
 }
 
-// noting is the engine pack, and notes what it is asked to take over from.
+// noting is the engine pack, and notes what it is asked to take over from, what
+// it stored, and what happened when.
 type noting struct {
 	copyengine.Incremental
-	since *[]string
+	since, stored *[]string
+	fail          error
 }
 
 func (n noting) SaveSince(ctx context.Context, base *copyengine.Base, settled time.Time, tree, store *os.Root, index int, skipped func(path, reason string), p copyengine.Progress) (copyengine.Content, error) {
@@ -145,23 +148,32 @@ func (n noting) SaveSince(ctx context.Context, base *copyengine.Base, settled ti
 		from = "a tree that has not settled"
 	}
 	*n.since = append(*n.since, from)
-	return n.Incremental.SaveSince(ctx, base, settled, tree, store, index, skipped, p)
+	if n.fail != nil {
+		return copyengine.Content{}, n.fail
+	}
+	content, err := n.Incremental.SaveSince(ctx, base, settled, tree, store, index, skipped, p)
+	*n.stored = append(*n.stored, content.SHA256)
+	return content, err
 }
 
 // A volume is stored since its last snapshot that there is, whatever other
 // volumes that has; and what is removed takes nothing from the others.
 func TestASnapshotIsTakenSinceTheLastOneOfTheVolume(t *testing.T) {
 	e, trees := shop(t)
-	var since []string
-	d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(),
-		Copiers: copyengine.Set{noting{pack.New().(copyengine.Incremental), &since}, archive.New()}})
-	assert.NilError(t, err)
-	defer d.Close()
+	var since, stored []string
+	d := openNoting(t, e, noting{since: &since, stored: &stored})
 	ctx := t.Context()
 	create := func(volume, engine string) snapshot.Snapshot {
-		since = nil
+		since, stored = nil, nil
 		s, err := d.Create(ctx, journal.NewID(), plan.Create{Volumes: []string{volume}, Engine: engine})
 		assert.NilError(t, err)
+		// The copy under the pause is taken since the one before the pause.
+		if engine == "" {
+			assert.Equal(t, len(since), 2)
+			assert.Equal(t, since[1], stored[0])
+			assert.Equal(t, s.Volumes[0].SHA256, stored[1])
+			since = since[:1]
+		}
 		return s
 	}
 	first := create("shop_db", "")
@@ -173,7 +185,7 @@ func TestASnapshotIsTakenSinceTheLastOneOfTheVolume(t *testing.T) {
 	assert.DeepEqual(t, since, []string{first.Volumes[0].SHA256})
 	third := create("shop_db", "")
 	assert.DeepEqual(t, since, []string{second.Volumes[0].SHA256})
-	_, err = d.Remove(ctx, journal.NewID(), []string{first.ID, third.ID}, "")
+	_, err := d.Remove(ctx, journal.NewID(), []string{first.ID, third.ID}, "")
 	assert.NilError(t, err)
 	fourth := create("shop_db", "")
 	assert.DeepEqual(t, since, []string{second.Volumes[0].SHA256})
@@ -185,4 +197,92 @@ func TestASnapshotIsTakenSinceTheLastOneOfTheVolume(t *testing.T) {
 	_, err = d.Execute(ctx, p)
 	assert.NilError(t, err)
 	assert.Equal(t, read(t, trees["shop_db"]), "old")
+}
+
+// openNoting opens the domain with that engine, and archive for whoever asks.
+func openNoting(t *testing.T, e *enginetest.Engine, n noting) *restore.Domain {
+	t.Helper()
+	n.Incremental = pack.New().(copyengine.Incremental)
+	d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(),
+		Copiers: copyengine.Set{n, archive.New()}})
+	assert.NilError(t, err)
+	t.Cleanup(func() { assert.Check(t, d.Close()) })
+	return d
+}
+
+// The volumes are copied while the workload runs, and what is written until it
+// stands still is in the snapshot all the same. Nothing of the copy ahead stays
+// beside it.
+func TestWhatChangesWhileAWorkloadIsCopiedAheadIsInTheSnapshot(t *testing.T) {
+	for _, consistency := range []snapshot.Consistency{snapshot.Pause, snapshot.Stop} {
+		t.Run(string(consistency), func(t *testing.T) {
+			e, trees := shop(t)
+			var since, stored []string
+			d := openNoting(t, e, noting{since: &since, stored: &stored})
+			db := trees["shop_db"]
+			for name, data := range map[string]string{"same": "same", "gone": "gone", "grows": "one"} {
+				assert.NilError(t, os.WriteFile(filepath.Join(db, name), []byte(data), 0o600))
+			}
+			ahead := 0
+			e.Hook = func(c enginetest.Call) error {
+				if (c.Method == "Pause" || c.Method == "Stop") && !c.Done && ahead == 0 {
+					ahead = len(stored)
+					write(t, db, "written at the last moment")
+					assert.Check(t, os.Remove(filepath.Join(db, "gone")))
+					assert.Check(t, os.WriteFile(filepath.Join(db, "grows"), []byte("one two"), 0o600))
+					assert.Check(t, os.WriteFile(filepath.Join(db, "came"), []byte("came"), 0o600))
+				}
+				return nil
+			}
+			snap, err := d.Create(t.Context(), journal.NewID(), plan.Create{Project: "shop", Consistency: consistency})
+			assert.NilError(t, err)
+			e.Hook = nil
+			assert.Equal(t, ahead, len(snap.Volumes), "what was copied before the workload stood still")
+			assert.Assert(t, snap.Ahead > 0 && snap.Pause > 0)
+			left, err := filepath.Glob(filepath.Join(e.StateRoot(), "snapshots", snap.ID, "*"))
+			assert.NilError(t, err)
+			for _, path := range left {
+				assert.Assert(t, filepath.Ext(path) == ".pack" || filepath.Base(path) == snapshot.File, path)
+			}
+			rows, err := d.Verify(t.Context(), nil, "")
+			assert.NilError(t, err)
+			assert.Equal(t, rows[0].Result, "ok", rows[0].Error)
+
+			assert.NilError(t, os.WriteFile(filepath.Join(db, "same"), []byte("other"), 0o600))
+			write(t, db, "new")
+			p, err := d.PlanRestore(t.Context(), journal.NewID(), plan.RestoreRequest{Snapshot: snap.ID})
+			assert.NilError(t, err)
+			_, err = d.Execute(t.Context(), p)
+			assert.NilError(t, err)
+			assert.Equal(t, read(t, db), "written at the last moment")
+			got := map[string]string{}
+			for _, name := range []string{"same", "grows", "came", "gone"} {
+				data, err := os.ReadFile(filepath.Join(db, name))
+				assert.Assert(t, err == nil || name == "gone", err)
+				got[name] = string(data)
+			}
+			assert.DeepEqual(t, got, map[string]string{"same": "same", "grows": "one two", "came": "came", "gone": ""})
+			checkRunning(t, e)
+		})
+	}
+}
+
+// What fails while the workload is copied ahead has not touched it.
+func TestACopyAheadThatFailsPausesNothing(t *testing.T) {
+	e, _ := shop(t)
+	var since, stored []string
+	d := openNoting(t, e, noting{since: &since, stored: &stored, fail: unix.ENOSPC})
+	e.Hook = func(call enginetest.Call) error {
+		if call.Method == "Pause" || call.Method == "Stop" {
+			t.Errorf("%s was called", call)
+		}
+		return nil
+	}
+	_, err := d.Create(t.Context(), journal.NewID(), plan.Create{Project: "shop"})
+	assert.ErrorIs(t, err, unix.ENOSPC)
+	assert.Equal(t, len(since), 1)
+	left, err := os.ReadDir(filepath.Join(e.StateRoot(), "snapshots"))
+	assert.NilError(t, err)
+	assert.Equal(t, len(left), 0)
+	checkRunning(t, e)
 }

@@ -181,13 +181,17 @@ func handle[Request any](s *Server, mux *http.ServeMux, method string, do func(c
 		// A dropped connection is the only answer that an engine does not take
 		// for a fact about the volume.
 		drop := func() { panic(http.ErrAbortHandler) }
+		var req Request
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, requestLimit))
+		// An engine that calls again after a lost connection sends no body: it
+		// has read it already (moby pkg/plugins/client.go). That matters where
+		// there is something in it.
+		if _, nothing := any(req).(struct{}); err == nil && nothing && len(body) == 0 {
+			body = []byte("{}")
+		}
 		if err != nil || len(body) == 0 {
-			// An engine that calls again after a lost connection sends no
-			// body: it has read it already (moby pkg/plugins/client.go).
 			drop()
 		}
-		var req Request
 		if err := json.Unmarshal(body, &req); err != nil {
 			sdk.EncodeResponse(w, driver.NewErrorResponse("read request: "+err.Error()), true)
 			return

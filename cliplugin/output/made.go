@@ -21,6 +21,9 @@ func Made(s *snapshot.Snapshot) string {
 	default:
 		text += "; nothing was running"
 	}
+	if s.Pause > 0 && s.Ahead > 0 {
+		text += ", after it was copied for " + Duration(s.Ahead) + " while it ran"
+	}
 	return text
 }
 

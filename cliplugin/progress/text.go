@@ -76,20 +76,21 @@ func (t *track) done() string {
 
 // headings are what the phases of the operations are called.
 var headings = map[string]string{
-	"verify":    "Verifying the snapshot",
-	"lock":      "Locking",
-	"pause":     "Pausing",
-	"copy":      "Copying",
-	"unpause":   "Resuming",
-	"stage":     "Staging the new data",
-	"sync":      "Writing to disk",
-	"stop":      "Stopping",
-	"fence":     "Fencing the volumes off",
-	"commit":    "Deciding",
-	"switch":    "Switching to the new data",
-	"start":     "Starting",
-	"roll back": "Rolling back",
-	"done":      "", // the result says so
+	"verify":     "Verifying the snapshot",
+	"lock":       "Locking",
+	"pause":      "Pausing",
+	"copy ahead": "Copying while the workload runs",
+	"copy":       "Copying",
+	"unpause":    "Resuming",
+	"stage":      "Staging the new data",
+	"sync":       "Writing to disk",
+	"stop":       "Stopping",
+	"fence":      "Fencing the volumes off",
+	"commit":     "Deciding",
+	"switch":     "Switching to the new data",
+	"start":      "Starting",
+	"roll back":  "Rolling back",
+	"done":       "", // the result says so
 }
 
 // heading is what a phase is called, "" where it is not worth a line.

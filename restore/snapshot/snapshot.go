@@ -49,6 +49,9 @@ type Snapshot struct {
 	// Pause is how long the workload did not run while the snapshot was made,
 	// in nanoseconds.
 	Pause time.Duration `json:"pause,omitempty"`
+	// Ahead is how long its volumes were copied before that, while it ran, in
+	// nanoseconds.
+	Ahead time.Duration `json:"ahead,omitempty"`
 	// Operation is the one that made it; for a safety snapshot the restore or
 	// undo that replaced this data.
 	Operation  string      `json:"operation,omitempty"`
