@@ -4,8 +4,6 @@ package e2e
 
 import (
 	"slices"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -56,47 +54,6 @@ func TestARestoreOfAllKindsSurvivesKillsInEveryPhase(t *testing.T) {
 			f.CheckSeen("fleet-witness-1", len(f.volumes))
 		})
 	}
-}
-
-// The driver is killed while starts wait for its answer: the engine repeats
-// those calls without their content, so the starts fail, and the restore
-// repeats them.
-func TestARestoreStartsWhatLostItsDriverMeanwhile(t *testing.T) {
-	f := NewMixedFleet(t)
-	starts := func() int { return f.Logged("VolumeDriver.Get") + f.Logged("VolumeDriver.Mount") }
-	lost := starts()
-	driver := victim{"the driver that starts wait for", func(f *Fleet, client *Process) {
-		f.SignalDrivers(unix.SIGSTOP)
-		WaitFor(t, "a start waits for the driver", time.Minute, func() string {
-			return unless(client.Ended() || f.asked(), "nothing asks it")
-		})
-		f.KillDriver()
-	}}
-	for range strikeAttempts {
-		f.survives(driver, []journal.State{journal.Starting})
-		if starts() > lost {
-			return
-		}
-	}
-	t.Error("no start was met that waited for the driver")
-}
-
-// asked reports whether the engine has sent its volume driver, which is frozen,
-// something that this has not read.
-func (f *Fleet) asked() bool {
-	f.t.Helper()
-	for _, pid := range f.Drivers() {
-		// A connection is listed in the network namespace of who opened it.
-		for _, in := range [][]string{{"ip", "netns", "exec", f.name}, {"nsenter", "--net", "--target", strconv.Itoa(pid)}} {
-			for _, line := range strings.Split(f.Run(append(in, "ss", "-xaH")...).OK(f.t).Stdout, "\n") {
-				cells := strings.Fields(line) // kind, state, received, sent, name …
-				if len(cells) > 4 && strings.HasSuffix(cells[4], "/snaprestore.sock") && cells[2] != "0" {
-					return true
-				}
-			}
-		}
-	}
-	return false
 }
 
 // The same where there is no volume driver: of what is killed, the agent alone

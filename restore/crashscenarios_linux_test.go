@@ -35,6 +35,8 @@ type scenario struct {
 	was, becomes string
 	// had and gets are the snapshots, by name or id.
 	had, gets []string
+	// kinds has a volume of each kind: local, the driver's, a bind mount.
+	kinds bool
 	// deep asks for power losses during recoveries, too.
 	deep bool
 	// opaque says that more is written than steps of the domain, so that the
@@ -118,6 +120,12 @@ func scenarios() []scenario {
 	var archive bytes.Buffer
 	return append(all,
 		scenario{
+			name: "restore of all kinds", volumes: 3, kinds: true,
+			prepare: calls{createFirst}, call: restoreFirst(idThis, nil),
+			was: "second", becomes: "first",
+			had: []string{"first"}, gets: []string{"first", "pre-restore-THIS"},
+		},
+		scenario{
 			name: "restore that makes a volume", volumes: 2, creates: true, opaque: true,
 			prepare: calls{createFirst}, call: restoreFirst(idThis, nil),
 			arrange: func(t *testing.T, w *world) {
@@ -187,7 +195,7 @@ func (sc scenario) begin(t *testing.T) (*world, state) {
 	w := newWorld(t)
 	w.names = map[string]string{idFirst: "FIRST", idEarlier: "EARLIER", idThis: "THIS"}
 	w.copier = sc.copier
-	w.workload(t, sc.volumes, sc.health)
+	w.workload(t, sc.volumes, sc.kinds, sc.health)
 	for i, call := range sc.prepare {
 		assert.NilError(t, w.run(call))
 		if i == 0 {

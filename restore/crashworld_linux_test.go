@@ -16,6 +16,7 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 
 	"github.com/snaprestore/snaprestore/journal"
@@ -45,6 +46,7 @@ type world struct {
 	// names gives the ids that a test knows a name, for keys and states.
 	names  map[string]string
 	copier copyengine.Engine // nil for plainEngine
+	bound  string            // the source of the bind mount, "" for none
 	// lines are what describe made of entries, which seldom change.
 	lines map[entry]string
 }
@@ -52,7 +54,10 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	base := "/dev/shm"
-	if info, err := os.Stat(base); err != nil || !info.IsDir() {
+	var at unix.Statfs_t
+	if err := unix.Statfs(os.TempDir(), &at); err == nil && at.Type == unix.TMPFS_MAGIC {
+		base = "" // where bind mounts may lie, too
+	} else if info, err := os.Stat(base); err != nil || !info.IsDir() {
 		base = ""
 	}
 	dir, err := os.MkdirTemp(base, "snaprestore-crash-")
@@ -334,16 +339,35 @@ func fill(t tester, tree, word string) {
 }
 
 // workload makes a project with that many volumes: a database, what depends on
-// it, a container that is down, one of another project, and a paused one.
-func (w *world) workload(t *testing.T, volumes int, health enginetest.Health) {
+// it, a container that is down, one of another project, and a paused one. With
+// kinds the second volume is the driver's, and the last a bind mount.
+func (w *world) workload(t *testing.T, volumes int, kinds bool, health enginetest.Health) {
 	t.Helper()
 	var names []string
 	for i := range volumes {
 		name := fmt.Sprintf("shop_v%d", i)
-		names = append(names, name)
-		fill(t, w.e.AddVolume(t, restore.Volume{Name: name, Labels: map[string]string{
+		if kinds && i == volumes-1 {
+			w.bound = filepath.Join(w.dir, "srv", name)
+			assert.NilError(t, os.MkdirAll(w.bound, 0o755))
+			fill(t, w.bound, "first")
+			names = append(names, w.bound)
+			continue
+		}
+		v := restore.Volume{Name: name, Labels: map[string]string{
 			"com.docker.compose.project": "shop", "com.docker.compose.volume": fmt.Sprintf("v%d", i),
-		}}), "first")
+		}}
+		if kinds && i == 1 {
+			w.e.SetHost(func(h *restore.Host) { h.VolumeDrivers = []string{"local", "snaprestore:latest"} })
+			v.Driver = "snaprestore:latest"
+		}
+		names = append(names, name)
+		fill(t, w.e.AddVolume(t, v), "first")
+	}
+	if kinds {
+		assert.NilError(t, w.run(func(ctx context.Context, d *restore.Domain) error {
+			_, err := d.Allow(ctx, []string{filepath.Dir(w.bound)})
+			return err
+		}))
 	}
 	last := names[len(names)-1]
 	for _, c := range []struct {
@@ -368,8 +392,12 @@ func (w *world) workload(t *testing.T, volumes int, health enginetest.Health) {
 		if c.policy == "on-failure" {
 			made.Policy.Retries = 3
 		}
-		for _, v := range c.volumes {
-			made.Mounts = append(made.Mounts, restore.Mount{Name: v, Target: "/" + v})
+		for i, v := range c.volumes {
+			m := restore.Mount{Name: v, Target: "/" + filepath.Base(v)}
+			if v == w.bound {
+				m = restore.Mount{Type: "bind", Source: v, Target: fmt.Sprintf("/bound%d", i)}
+			}
+			made.Mounts = append(made.Mounts, m)
 		}
 		w.e.AddContainer(t, made, health)
 	}
@@ -379,10 +407,16 @@ func (w *world) workload(t *testing.T, volumes int, health enginetest.Health) {
 func (w *world) trees() map[string]string {
 	w.t.Helper()
 	out := map[string]string{}
-	all, err := os.ReadDir(filepath.Join(w.e.DataRoot(), "volumes"))
+	hook := w.e.Hook
+	w.e.Hook = nil // it is the test that asks
+	defer func() { w.e.Hook = hook }()
+	all, err := w.e.Volumes(context.Background())
 	assert.NilError(w.t, err)
 	for _, v := range all {
-		out[v.Name()] = filepath.Join(w.e.DataRoot(), "volumes", v.Name(), "_data")
+		out[v.Name] = v.Mountpoint
+	}
+	if w.bound != "" {
+		out[w.bound] = w.bound
 	}
 	return out
 }
