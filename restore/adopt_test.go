@@ -4,10 +4,12 @@ package restore_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 
 	"github.com/snaprestore/snaprestore/journal"
@@ -173,6 +175,68 @@ func TestAdoptKilledAtEveryStepLosesNothing(t *testing.T) {
 		assert.Equal(t, len(entries), 1, "killed at %d: %v", kill, entries)
 	}
 	assert.Assert(t, points > 20, "%d points", points)
+}
+
+// A disk that refuses a step of an adoption, once or from there on, leaves the
+// volume with its data: as it was, or, where it is in doubt and says so, after
+// the recovery that it names.
+func TestAnErrorAnywhereInAnAdoptionLosesNothing(t *testing.T) {
+	for _, cause := range []error{unix.ENOSPC, unix.EIO, unix.EROFS, unix.EDQUOT} {
+		for _, sticky := range []bool{false, true} {
+			points, ends := 0, map[string]int{}
+			for fail := 1; ; fail++ {
+				e := lone(t)
+				n := 0
+				with := func(hook durable.Failpoint) *restore.Domain {
+					d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(),
+						Copiers: copyengine.Set{tarEngine{}}, Fail: hook})
+					assert.NilError(t, err)
+					return d
+				}
+				armed := false
+				d := with(func(s durable.Step) error {
+					if s.Done || !armed {
+						return nil
+					}
+					if n++; n == fail || (sticky && n > fail) {
+						return cause
+					}
+					return nil
+				})
+				armed = true
+				_, err := d.Adopt(t.Context(), journal.NewID(), plan.AdoptRequest{Volumes: []string{"shop_db"}})
+				assert.NilError(t, d.Close())
+				how := fmt.Sprintf("%v at step %d (sticky %t): %v", cause, fail, sticky, err)
+				doubt := fault.Is(err, fault.InDoubt)
+				if err != nil {
+					said := fault.From(err)
+					assert.Assert(t, said.State != "" && said.Hint != "", how)
+				}
+				again := with(nil)
+				out, recovered := again.Recover(t.Context(), "")
+				assert.NilError(t, recovered, how)
+				assert.Assert(t, doubt || len(out.Operations) == 0 || err != nil, how)
+				assert.NilError(t, again.Close())
+				v, lookErr := e.Volume(t.Context(), "shop_db")
+				assert.NilError(t, lookErr, how)
+				assert.Equal(t, read(t, v.Mountpoint), "data", how)
+				assert.Equal(t, v.Labels["com.docker.compose.volume"], "db", how)
+				if err != nil && !doubt {
+					assert.Equal(t, v.Driver, "local", how)
+				}
+				entries, lookErr := os.ReadDir(filepath.Dir(v.Mountpoint))
+				assert.NilError(t, lookErr)
+				assert.Equal(t, len(entries), 1, "%s: %v", how, entries)
+				ends[v.Driver]++
+				if n < fail {
+					assert.NilError(t, err)
+					break
+				}
+				points++
+			}
+			assert.Assert(t, points > 10 && ends["local"] > 0 && ends["snaprestore:latest"] > 1, "%d points, %v", points, ends)
+		}
+	}
 }
 
 // An engine that dies while it makes the volume may find it again without the

@@ -61,7 +61,8 @@ func (d *Domain) endWorking(ctx context.Context, log *journal.Log) (plan.Restore
 	var err error
 	switch op.Kind {
 	case journal.Adopt:
-		return d.result(op), d.remake(ctx, log)
+		err := d.adoptAgain(ctx, log)
+		return d.result(op), err
 	case journal.Remove:
 		err = d.removeVolumes(op)
 	default:
