@@ -35,8 +35,8 @@ func Exclusive(names ...string) (keys []Key) {
 // Holder says who holds a lock. It is a hint for people, written after the
 // lock was taken; of several shared holders it is the last one.
 type Holder struct {
-	Operation string    `json:"operation"`
-	Kind      Kind      `json:"kind"`
+	Operation string    `json:"operation"` // "" where there is no record: a snapshot is read
+	Kind      Kind      `json:"kind"`      // or the verb of what has no record
 	Since     time.Time `json:"since"`
 }
 
@@ -47,8 +47,11 @@ type LockedError struct {
 }
 
 func (e *LockedError) Error() string {
-	if e.Holder.Operation == "" {
+	switch {
+	case e.Holder.Operation == "" && e.Holder.Kind == "":
 		return fmt.Sprintf("%s is held by another operation", e.Key)
+	case e.Holder.Operation == "":
+		return fmt.Sprintf("%s is held by %s, since %s", e.Key, e.Holder.Kind, time.Since(e.Holder.Since).Round(time.Second))
 	}
 	return fmt.Sprintf("%s is held by operation %s (%s, since %s)",
 		e.Key, e.Holder.Operation, e.Holder.Kind, time.Since(e.Holder.Since).Round(time.Second))
@@ -92,6 +95,10 @@ type signed struct {
 
 // pollInterval is how often a lock is tried while waiting for it.
 const pollInterval = 20 * time.Millisecond
+
+// signPolls is how often a lock whose holder has not signed yet is looked at
+// again by who does not wait for it.
+const signPolls = 10
 
 // Lock takes all keys, in sorted order so that two processes cannot wait for
 // each other. It waits at most wait in all, then returns a LockedError and
@@ -148,7 +155,7 @@ func (l *Locks) one(ctx context.Context, key Key, deadline time.Time) (*os.File,
 	if key.Shared {
 		how = unix.LOCK_SH
 	}
-	for {
+	for unsigned := 0; ; {
 		f, err := l.try(key.Name, how)
 		if err != nil {
 			return nil, fmt.Errorf("lock %s: %w", key.Name, err)
@@ -156,13 +163,16 @@ func (l *Locks) one(ctx context.Context, key Key, deadline time.Time) (*os.File,
 		if f.free {
 			return f.File, nil
 		}
+		locked := &LockedError{Key: key.Name, Holder: whose(f.File)}
+		f.Close()
 		left := time.Until(deadline)
 		if left <= 0 {
-			locked := &LockedError{Key: key.Name, Holder: whose(f.File)}
-			f.Close()
-			return nil, locked
+			if locked.Holder != (Holder{}) || unsigned == signPolls {
+				return nil, locked
+			}
+			unsigned++
+			left = pollInterval
 		}
-		f.Close()
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("wait for %s: %w", key.Name, ctx.Err())

@@ -246,8 +246,11 @@ func unchanged(err *error) {
 
 func lockedFault(locked *journal.LockedError) error {
 	f := fault.New(fault.Locked, "%w", locked).WithState("nothing was changed")
-	if op := locked.Holder.Operation; op != "" {
+	switch op := locked.Holder.Operation; {
+	case op != "":
 		return f.WithHint("wait with --lock-timeout, or watch it with docker snaprestore status %s", op)
+	case locked.Holder.Kind != "":
+		return f.WithHint("try again when it has ended")
 	}
 	return f.WithHint("wait with --lock-timeout, or see docker snaprestore status")
 }

@@ -177,13 +177,13 @@ func (d *Domain) removeVolumes(op *journal.Operation) error {
 	return nil
 }
 
-// share holds a snapshot against its removal while it is read.
-func (d *Domain) share(ctx context.Context, ref, project string) (snapshot.Snapshot, *journal.Held, error) {
+// share holds a snapshot against its removal while it is read, for a verb.
+func (d *Domain) share(ctx context.Context, by journal.Kind, ref, project string) (snapshot.Snapshot, *journal.Held, error) {
 	s, err := d.snapshots.Resolve(ref, project)
 	if err != nil {
 		return s, nil, err
 	}
-	held, err := d.journal.Locks().Lock(ctx, []journal.Key{{Name: snapshotKey(s.ID), Shared: true}}, journal.Holder{}, takeoverWait)
+	held, err := d.journal.Locks().Lock(ctx, []journal.Key{{Name: snapshotKey(s.ID), Shared: true}}, journal.Holder{Kind: by, Since: time.Now().UTC()}, takeoverWait)
 	if err != nil {
 		return s, nil, journalFault(err)
 	}
@@ -199,7 +199,8 @@ func (d *Domain) share(ctx context.Context, ref, project string) (snapshot.Snaps
 // at.
 func (d *Domain) Verify(ctx context.Context, refs []string, project string) ([]plan.Verified, error) {
 	out := []plan.Verified{}
-	if len(refs) == 0 {
+	named := len(refs) > 0
+	if !named {
 		ids, err := d.snapshots.IDs()
 		if err != nil {
 			return out, err
@@ -208,18 +209,21 @@ func (d *Domain) Verify(ctx context.Context, refs []string, project string) ([]p
 	}
 	for _, ref := range refs {
 		id, err := d.snapshots.ResolveID(ref, project)
+		if fault.Is(err, fault.NotFound) && !named {
+			continue // it was removed meanwhile
+		}
 		if err != nil {
 			return out, err
 		}
 		row := plan.Verified{Snapshot: id, Result: "ok"}
-		s, held, err := d.share(ctx, id, project)
+		s, held, err := d.share(ctx, "verify", id, project)
 		switch {
 		case fault.Is(err, fault.Corrupt):
 			row.Result, row.Error = "damaged", err.Error()
 			out = append(out, row)
 			continue
-		case fault.Is(err, fault.NotFound):
-			continue // it was removed meanwhile
+		case fault.Is(err, fault.NotFound) && !named:
+			continue
 		case err != nil:
 			return out, err
 		}
