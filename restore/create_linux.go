@@ -43,7 +43,7 @@ func (d *Domain) Create(ctx context.Context, id string, r plan.Create) (_ snapsh
 	if err != nil {
 		return none, err
 	}
-	keys := workloadKeys(s.project, s.locks(inv))
+	keys := s.keys(inv, r.Consistency)
 	held, err := d.lock(ctx, id, journal.Create, keys, r.LockTimeout)
 	if err != nil {
 		return none, err
@@ -56,8 +56,8 @@ func (d *Domain) Create(ctx context.Context, id string, r plan.Create) (_ snapsh
 	if s, err = selectVolumes(inv, r); err != nil {
 		return none, err
 	}
-	if now := workloadKeys(s.project, s.locks(inv)); fmt.Sprint(now) != fmt.Sprint(keys) {
-		return none, fault.New(fault.Failed, "snapshot: volumes of the workload came or went just now").
+	if now := s.keys(inv, r.Consistency); fmt.Sprint(now) != fmt.Sprint(keys) {
+		return none, fault.New(fault.Failed, "snapshot: volumes or containers of the workload came or went just now").
 			WithState("nothing was changed").WithHint("try again")
 	}
 	for _, name := range s.names() {

@@ -13,8 +13,8 @@ import (
 	"github.com/snaprestore/snaprestore/restore/plan"
 )
 
-// keysOf gives what a plan locks: its workload, its volumes, and the snapshot
-// (alone where it is used up by an undo).
+// keysOf gives what a plan locks: its workload, its volumes, its containers,
+// and the snapshot (alone where it is used up by an undo).
 func keysOf(p *plan.Plan) []journal.Key {
 	var locks []string
 	for _, v := range p.Volumes {
@@ -22,9 +22,13 @@ func keysOf(p *plan.Plan) []journal.Key {
 	}
 	keys := workloadKeys(p.Project, locks)
 	if p.Remake != nil {
-		return keys // there is no snapshot to it
+		return keys // there is no snapshot to it, and nobody is stopped
 	}
-	return append(keys,
+	var containers []string
+	for _, c := range p.Containers {
+		containers = append(containers, c.Name)
+	}
+	return append(append(keys, containerKeys(containers)...),
 		journal.Key{Name: snapshotKey(p.Snapshot.ID), Shared: p.Kind != journal.Undo})
 }
 
@@ -72,10 +76,10 @@ func (d *Domain) ready(ctx context.Context, p *plan.Plan) (now *plan.Plan, held 
 
 func (d *Domain) again(ctx context.Context, p *plan.Plan) (*plan.Plan, error) {
 	if p.Undo != nil {
-		return d.PlanUndo(ctx, p.Operation, *p.Undo)
+		return d.planUndo(ctx, p.Operation, *p.Undo)
 	}
 	if p.Restore != nil {
-		return d.PlanRestore(ctx, p.Operation, *p.Restore)
+		return d.planRestore(ctx, p.Operation, *p.Restore)
 	}
 	return nil, fault.New(fault.Failed, "%s: the plan has no request", p.Kind).WithState("nothing was changed")
 }

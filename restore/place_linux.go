@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/journal/durable"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/volume"
@@ -71,6 +72,9 @@ func (d *Domain) check(name string, p place) error {
 	switch shape {
 	case durable.Directory:
 	case durable.Link:
+		if err := d.atWork(name, dir, p.live); err != nil {
+			return err
+		}
 		return fault.New(fault.Interrupted, "use volume %s: its directory is a link, as an unfinished restore leaves it", name).
 			WithState("nothing was changed").
 			WithHint("docker snaprestore recover")
@@ -83,6 +87,32 @@ func (d *Domain) check(name string, p place) error {
 	}
 	if mounted {
 		return placeFault(name, errors.New("its directory is a mount point, which cannot be exchanged"))
+	}
+	return nil
+}
+
+// atWork says so where the fence in a volume's place is that of an operation
+// which a living process works on.
+func (d *Domain) atWork(name string, dir *durable.Dir, fence string) error {
+	target, err := dir.Readlink(fence)
+	if err != nil {
+		return placeFault(name, err)
+	}
+	open, err := d.journal.Open()
+	if err != nil {
+		return journalFault(err)
+	}
+	for _, op := range open {
+		if fenceTarget(op.ID) != target {
+			continue
+		}
+		if alive, err := d.journal.Alive(op.ID); err != nil || !alive {
+			return journalFault(err)
+		}
+		return lockedFault(&journal.LockedError{
+			Key:    "volume " + name,
+			Holder: journal.Holder{Operation: op.ID, Kind: op.Kind, Since: op.Created},
+		})
 	}
 	return nil
 }

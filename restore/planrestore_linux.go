@@ -23,9 +23,45 @@ const HealthTimeout = 60 * time.Second
 const treeEngine = "tree"
 
 // PlanRestore says what a restore would do, and refuses what could not be
-// done. Nothing is changed.
+// done. Nothing is changed. Up to r.LockTimeout it waits for operations that
+// are at work on the same things.
 func (d *Domain) PlanRestore(ctx context.Context, id string, r plan.RestoreRequest) (_ *plan.Plan, err error) {
 	defer unchanged(&err)
+	return d.settled(ctx, r.LockTimeout, func() (*plan.Plan, error) { return d.planRestore(ctx, id, r) })
+}
+
+// settled makes a plan, and makes it again when the operations that hold what
+// it needs have ended: their containers are down for a moment and their fences
+// up, which is nothing to plan from. The locks are not kept, since a person may
+// think about the plan for long.
+func (d *Domain) settled(ctx context.Context, wait time.Duration, make func() (*plan.Plan, error)) (*plan.Plan, error) {
+	deadline := time.Now().Add(wait)
+	for {
+		p, err := make()
+		left := time.Until(deadline)
+		switch {
+		case left <= 0 || err != nil && !fault.Is(err, fault.Locked):
+			return p, err
+		case err == nil:
+			held, err := d.journal.Locks().Lock(ctx, keysOf(p), journal.Holder{Kind: p.Kind, Since: time.Now().UTC()}, left)
+			if err != nil {
+				return nil, journalFault(err)
+			}
+			defer held.Release()
+			return make()
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(min(left, settleInterval)):
+		}
+	}
+}
+
+// settleInterval is how often a volume is looked at whose fence is up.
+const settleInterval = 50 * time.Millisecond
+
+func (d *Domain) planRestore(ctx context.Context, id string, r plan.RestoreRequest) (*plan.Plan, error) {
 	snap, err := d.snapshots.Resolve(r.Snapshot, r.Project)
 	if err != nil {
 		return nil, err

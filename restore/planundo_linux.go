@@ -16,9 +16,14 @@ import (
 
 // PlanUndo says how a restore or an undo would be taken back: the trees that
 // it replaced still lie beside the volumes, and are exchanged in again. An
-// adoption, which has to be named, is taken back by another.
+// adoption, which has to be named, is taken back by another. Up to
+// r.LockTimeout it waits for operations that are at work on the same things.
 func (d *Domain) PlanUndo(ctx context.Context, id string, r plan.UndoRequest) (_ *plan.Plan, err error) {
 	defer unchanged(&err)
+	return d.settled(ctx, r.LockTimeout, func() (*plan.Plan, error) { return d.planUndo(ctx, id, r) })
+}
+
+func (d *Domain) planUndo(ctx context.Context, id string, r plan.UndoRequest) (*plan.Plan, error) {
 	if adopted, err := d.adoption(r.Operation); err != nil || adopted != nil {
 		if err != nil {
 			return nil, err

@@ -177,10 +177,17 @@ func commonProject(containers []Container) string {
 
 // writers are the running containers that may write into the trees.
 func writers(inv *inventory, t trees) (out []Container) {
-	for _, c := range inv.containers {
-		if c.State != "running" && c.State != "restarting" {
-			continue
+	for _, c := range writable(inv, t) {
+		if c.State == "running" || c.State == "restarting" {
+			out = append(out, c)
 		}
+	}
+	return out
+}
+
+// writable are the containers that may write into the trees when they run.
+func writable(inv *inventory, t trees) (out []Container) {
+	for _, c := range inv.containers {
 		for _, m := range c.Mounts {
 			if t.mounted(m) && !m.ReadOnly {
 				out = append(out, c)
@@ -198,6 +205,34 @@ func workloadKeys(project string, locks []string) []journal.Key {
 		keys = append(keys, journal.Key{Name: "workload:" + project})
 	}
 	return append(keys, journal.Exclusive(locks...)...)
+}
+
+// containerKeys are the locks on containers that an operation stops or pauses.
+// Two operations whose volumes differ may have one in common, and the first to
+// end would let it write to what the other still reads, or start it where the
+// other has a fence. Names are locked, not ids: they come again when a project is made anew.
+func containerKeys(names []string) []journal.Key {
+	for i := range names {
+		names[i] = "container:" + names[i]
+	}
+	return journal.Exclusive(names...)
+}
+
+// keys are the locks of a snapshot: on the workload, the volumes' trees, and
+// the containers that it pauses or stops if they run by then.
+func (s *selection) keys(inv *inventory, c snapshot.Consistency) []journal.Key {
+	var held []Container
+	switch c {
+	case snapshot.Pause:
+		held = writable(inv, inv.trees(s.names()...))
+	case snapshot.Stop:
+		held = inv.withDependents(writable(inv, inv.trees(s.names()...)))
+	}
+	var names []string
+	for _, one := range held {
+		names = append(names, one.Name)
+	}
+	return append(workloadKeys(s.project, s.locks(inv)), containerKeys(names)...)
 }
 
 // locks are the locks of the selected volumes' trees.
