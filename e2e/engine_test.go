@@ -29,7 +29,8 @@ type Engine struct {
 	env   []string
 	flags []string
 
-	dockerd    *daemon // nil when it is down
+	dockerd    *daemon   // nil when it is down
+	booted     time.Time // when it was started
 	containerd *daemon
 }
 
@@ -164,6 +165,7 @@ func (e *Engine) Start() {
 			return ""
 		})
 	}
+	e.booted = time.Now()
 	e.dockerd = e.daemon(append([]string{"dockerd",
 		"--config-file", filepath.Join(e.Dir, "daemon.json"),
 		"--containerd", address,

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -77,6 +78,8 @@ type Watch struct {
 	dir  string
 	fd   int
 	seen map[string]bool // operations that were there before
+	// Close ends the watch, which otherwise lasts as long as the test.
+	Close func()
 }
 
 // Watch begins to watch the engine's journal for a new operation.
@@ -86,7 +89,8 @@ func (e *Engine) Watch() *Watch {
 	var err error
 	w.fd, err = unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	must(e.t, err)
-	e.t.Cleanup(func() { unix.Close(w.fd) })
+	w.Close = sync.OnceFunc(func() { unix.Close(w.fd) })
+	e.t.Cleanup(w.Close)
 	_, err = unix.InotifyAddWatch(w.fd, w.dir, unix.IN_MOVED_TO)
 	must(e.t, err)
 	for _, op := range e.Operations() {

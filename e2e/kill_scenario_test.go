@@ -16,21 +16,26 @@ import (
 // around an engine would.
 type victim struct {
 	name string
-	kill func(f *Fleet, client *Process)
+	kill func(e *Engine, client *Process)
 }
 
+// The driver, where there is one, is the last of them.
 var victims = []victim{
-	{"the CLI", func(_ *Fleet, client *Process) { client.Kill() }},
-	{"dockerd", func(f *Fleet, _ *Process) { f.Restart() }},
-	{"the agent", func(f *Fleet, _ *Process) { f.SignalAgents(unix.SIGKILL) }},
-	{"everything", func(f *Fleet, client *Process) {
-		f.SignalAgents(unix.SIGKILL)
-		f.Kill9()
-		f.SignalDrivers(unix.SIGKILL)
+	{"the CLI", func(_ *Engine, client *Process) { client.Kill() }},
+	{"dockerd", func(e *Engine, _ *Process) { e.Restart() }},
+	{"the agent", func(e *Engine, _ *Process) { e.SignalAgents(unix.SIGKILL) }},
+	{"everything", func(e *Engine, client *Process) {
+		e.SignalAgents(unix.SIGKILL)
+		e.Kill9()
+		e.SignalDrivers(unix.SIGKILL)
 		client.Kill()
-		f.Start()
+		e.Start()
 	}},
+	{"the driver", func(e *Engine, _ *Process) { e.KillDriver() }},
 }
+
+// withoutDriver are the victims on an engine that has no volume driver.
+var withoutDriver = victims[:len(victims)-1]
 
 // phases are the states of a restore that are struck in.
 var phases = []journal.State{journal.Staging, journal.Stopping, journal.Prepared, journal.Committed, journal.Starting}
@@ -42,8 +47,7 @@ var phases = []journal.State{journal.Staging, journal.Stopping, journal.Prepared
 // anybody's help.
 func TestARestoreOfAllKindsSurvivesKillsInEveryPhase(t *testing.T) {
 	f := NewMixedFleet(t)
-	driver := victim{"the driver", func(f *Fleet, _ *Process) { f.KillDriver() }}
-	for _, victim := range append(slices.Clone(victims), driver) {
+	for _, victim := range victims {
 		t.Run(victim.name, func(t *testing.T) {
 			f.In(t)
 			struck := phases
@@ -59,7 +63,7 @@ func TestARestoreOfAllKindsSurvivesKillsInEveryPhase(t *testing.T) {
 // The same where there is no volume driver: of what is killed, the agent alone
 // and everything are the least and the most.
 func TestARestoreSurvivesKillsInEveryPhase(t *testing.T) {
-	for _, victim := range victims[2:] {
+	for _, victim := range withoutDriver[2:] {
 		t.Run(victim.name, func(t *testing.T) {
 			NewFleet(t).survives(victim, phases)
 		})
@@ -83,7 +87,7 @@ func (f *Fleet) survives(victim victim, phases []journal.State) {
 		if struck == journal.Closed {
 			continue // an engine that is killed now leaves down what its policies say
 		}
-		victim.kill(f, client)
+		victim.kill(f.Engine, client)
 		client.Wait()
 		last := f.WaitClosed()
 		got := f.Generation(sums)
@@ -123,7 +127,7 @@ func (f *Fleet) strikeAt(phase journal.State, begin func() *Process) (*Process, 
 // Whatever is killed while a snapshot is taken: it is there whole or not at
 // all, and what was paused runs on.
 func TestACreateSurvivesKills(t *testing.T) {
-	for _, victim := range victims {
+	for _, victim := range withoutDriver {
 		t.Run(victim.name, func(t *testing.T) {
 			f := NewFleet(t)
 			sums := map[string]string{}
@@ -137,7 +141,7 @@ func TestACreateSurvivesKills(t *testing.T) {
 			if struck == journal.Closed {
 				return
 			}
-			victim.kill(f, client)
+			victim.kill(f.Engine, client)
 			client.Wait()
 			f.WaitClosed()
 			f.CheckWhole(identity, policies)

@@ -100,6 +100,14 @@ func (p *Process) Ended() bool {
 	}
 }
 
+// WaitUntil waits for the end of the process, but for no longer than limit.
+func (p *Process) WaitUntil(limit time.Duration) {
+	select {
+	case <-p.done:
+	case <-time.After(limit):
+	}
+}
+
 // Wait waits for the end of the process.
 func (p *Process) Wait() Result {
 	<-p.done

@@ -44,7 +44,13 @@ func (s *Shop) Bench(args ...string) {
 // SQL runs one statement and gives its value.
 func (s *Shop) SQL(statement string) string {
 	s.t.Helper()
-	return s.Docker("exec", "shop-db-1", "psql", "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", statement).OK(s.t).Line()
+	return s.SQLIn("shop-db-1", statement)
+}
+
+// SQLIn runs one statement on the database in a container and gives its value.
+func (e *Engine) SQLIn(container, statement string) string {
+	e.t.Helper()
+	return e.Docker("exec", container, "psql", "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", statement).OK(e.t).Line()
 }
 
 // Redis runs one command of the cache's client.
@@ -53,19 +59,26 @@ func (s *Shop) Redis(args ...string) string {
 	return s.Docker(append([]string{"exec", "shop-cache-1", "redis-cli"}, args...)...).OK(s.t).Line()
 }
 
-// CheckDatabase fails the test unless the server's own checks pass (heap and
-// indexes; pages are checked against their checksums as they are read) and
-// pgbench's invariant holds: accounts, tellers, branches and history agree.
+// CheckDatabase fails the test unless the shop's database is sound.
 func (s *Shop) CheckDatabase() {
 	s.t.Helper()
 	s.WaitHealthy("shop-db-1")
-	s.Docker("exec", "shop-db-1", "pg_amcheck", "--all", "--install-missing", "--heapallindexed").OK(s.t)
-	sums := s.SQL(`select (select sum(abalance) from pgbench_accounts), (select sum(tbalance) from pgbench_tellers),
+	s.CheckDatabaseIn("shop-db-1")
+}
+
+// CheckDatabaseIn fails the test unless the checks of the server in a container
+// pass (heap and indexes; pages are checked against their checksums as they are
+// read) and pgbench's invariant holds: accounts, tellers, branches and history
+// agree.
+func (e *Engine) CheckDatabaseIn(container string) {
+	e.t.Helper()
+	e.Docker("exec", container, "pg_amcheck", "--all", "--install-missing", "--heapallindexed").OK(e.t)
+	sums := e.SQLIn(container, `select (select sum(abalance) from pgbench_accounts), (select sum(tbalance) from pgbench_tellers),
 		(select sum(bbalance) from pgbench_branches), (select coalesce(sum(delta), 0) from pgbench_history)`)
 	parts := strings.Split(sums, "|")
 	for _, part := range parts {
 		if len(parts) != 4 || part != parts[0] {
-			s.t.Fatalf("accounts, tellers, branches and history disagree: %s", sums)
+			e.t.Fatalf("accounts, tellers, branches and history disagree: %s", sums)
 		}
 	}
 }
