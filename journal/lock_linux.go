@@ -163,16 +163,17 @@ func (l *Locks) one(ctx context.Context, key Key, deadline time.Time) (*os.File,
 		if f.free {
 			return f.File, nil
 		}
-		locked := &LockedError{Key: key.Name, Holder: whose(f.File)}
-		f.Close()
 		left := time.Until(deadline)
 		if left <= 0 {
-			if locked.Holder != (Holder{}) || unsigned == signPolls {
-				return nil, locked
+			holder := whose(f.File)
+			if holder != (Holder{}) || unsigned == signPolls {
+				f.Close()
+				return nil, &LockedError{Key: key.Name, Holder: holder}
 			}
 			unsigned++
 			left = pollInterval
 		}
+		f.Close()
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("wait for %s: %w", key.Name, ctx.Err())
