@@ -12,7 +12,11 @@ import (
 // after a restore the database recovers, passes its own checks, and pgbench's
 // sums agree. The cache and the shared volume come back with it.
 func TestASnapshotUnderWriteLoadRestoresToASoundDatabase(t *testing.T) {
-	s := NewShop(t)
+	WithEachDriver(t, testASnapshotUnderWriteLoadRestoresToASoundDatabase)
+}
+
+func testASnapshotUnderWriteLoadRestoresToASoundDatabase(t *testing.T, driver string) {
+	s := NewShop(t, driver)
 	s.Redis("set", "colour", "green")
 	load := s.Begin("docker", "exec", "shop-db-1", "pgbench", "--client=4", "--time=120")
 	WaitFor(t, "clients write", 3*time.Minute, func() string {
@@ -52,7 +56,11 @@ func TestASnapshotUnderWriteLoadRestoresToASoundDatabase(t *testing.T) {
 // After a restore compose finds what it made: it changes nothing, and offers
 // to recreate nothing.
 func TestComposeSaysRunningAfterARestore(t *testing.T) {
-	s := NewShop(t)
+	WithEachDriver(t, testComposeSaysRunningAfterARestore)
+}
+
+func testComposeSaysRunningAfterARestore(t *testing.T, driver string) {
+	s := NewShop(t, driver)
 	id := s.CLI("create", "--project", "shop").OK(t).Line()
 	s.Bench("--transactions=50")
 	s.CLI("restore", "--force", id).OK(t)
@@ -76,8 +84,10 @@ func TestComposeSaysRunningAfterARestore(t *testing.T) {
 
 // An undo brings back what the restore replaced, and can be undone itself;
 // the database is sound each time.
-func TestAnUndoAndItsUndo(t *testing.T) {
-	s := NewShop(t)
+func TestAnUndoAndItsUndo(t *testing.T) { WithEachDriver(t, testAnUndoAndItsUndo) }
+
+func testAnUndoAndItsUndo(t *testing.T, driver string) {
+	s := NewShop(t, driver)
 	s.SQL("create table state (v text); insert into state values ('snapshot')")
 	s.CLI("create", "--project", "shop", "--name", "good").OK(t)
 	s.SQL("update state set v = 'later'")

@@ -9,7 +9,7 @@ import (
 // The other tests rest on this: an engine of the suite starts, runs the demo
 // project, survives a restart with its data, and leaves nothing behind.
 func TestEngineRunsTheDemoProject(t *testing.T) {
-	s := NewShop(t)
+	s := NewShop(t, local)
 	s.Bench("--transactions=50", "--client=2")
 	s.Redis("set", "colour", "green")
 	s.Stop()

@@ -46,8 +46,10 @@ func (e *Engine) Ballast(free int64) (remove func()) {
 
 // A disk without room for the snapshot's data is found before anything is
 // stopped, and so is one that gets full while the data is staged.
-func TestAFullDiskStopsNothing(t *testing.T) {
-	f := NewFleet(t)
+func TestAFullDiskStopsNothing(t *testing.T) { WithEachDriver(t, testAFullDiskStopsNothing) }
+
+func testAFullDiskStopsNothing(t *testing.T, driver string) {
+	f := NewFleetOf(t, driver)
 	f.Fill("one")
 	id := f.CLI("create", "--project", "fleet").OK(t).Line()
 	f.Fill("two")
@@ -90,7 +92,11 @@ func TestAFullDiskStopsNothing(t *testing.T) {
 
 // Every byte of a snapshot is checked before anything is stopped.
 func TestADamagedSnapshotStopsNothing(t *testing.T) {
-	f := NewFleet(t)
+	WithEachDriver(t, testADamagedSnapshotStopsNothing)
+}
+
+func testADamagedSnapshotStopsNothing(t *testing.T, driver string) {
+	f := NewFleetOf(t, driver)
 	f.Fill("one")
 	id := f.CLI("create", "--engine", "pack", "--project", "fleet").OK(t).Line()
 	f.Fill("two")
@@ -131,8 +137,10 @@ func TestADamagedSnapshotStopsNothing(t *testing.T) {
 
 // A record of the journal that is damaged stops what would rest on it, and
 // changes nothing.
-func TestADamagedJournalFailsClosed(t *testing.T) {
-	f := NewFleet(t)
+func TestADamagedJournalFailsClosed(t *testing.T) { WithEachDriver(t, testADamagedJournalFailsClosed) }
+
+func testADamagedJournalFailsClosed(t *testing.T, driver string) {
+	f := NewFleetOf(t, driver)
 	f.Fill("one")
 	id := f.CLI("create", "--project", "fleet").OK(t).Line()
 	f.Fill("two")
@@ -151,7 +159,11 @@ func TestADamagedJournalFailsClosed(t *testing.T) {
 
 // A state root that a newer version wrote is left alone.
 func TestAStateRootOfANewerFormatIsLeftAlone(t *testing.T) {
-	f := NewFleet(t)
+	WithEachDriver(t, testAStateRootOfANewerFormatIsLeftAlone)
+}
+
+func testAStateRootOfANewerFormatIsLeftAlone(t *testing.T, driver string) {
+	f := NewFleetOf(t, driver)
 	f.Fill("one")
 	id := f.CLI("create", "--project", "fleet").OK(t).Line()
 	before := f.Untouched()
@@ -165,8 +177,10 @@ func TestAStateRootOfANewerFormatIsLeftAlone(t *testing.T) {
 
 // What is asked for wrongly is refused with its own exit status, and nothing
 // is touched.
-func TestBadRequestsChangeNothing(t *testing.T) {
-	f := NewFleet(t)
+func TestBadRequestsChangeNothing(t *testing.T) { WithEachDriver(t, testBadRequestsChangeNothing) }
+
+func testBadRequestsChangeNothing(t *testing.T, driver string) {
+	f := NewFleetOf(t, driver)
 	f.Fill("one")
 	first := f.CLI("create", "--project", "fleet", "--name", "first").OK(t).Line()
 	second := f.CLI("create", "--project", "fleet").OK(t).Line()

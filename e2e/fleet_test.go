@@ -73,18 +73,28 @@ var checkedFleetFile = strings.Replace(fleetFile, `    volumes: ["alpha:/data"]
 // NewFleet starts an engine and the fleet on it.
 func NewFleet(t testing.TB, flags ...string) *Fleet {
 	t.Helper()
-	return newFleet(t, fleetFile, flags...)
+	return NewEngine(t, flags...).Fleet(fleetFile, local)
 }
 
-func newFleet(t testing.TB, file string, flags ...string) *Fleet {
+// NewFleetOf is NewFleet with all volumes of a driver.
+func NewFleetOf(t testing.TB, driver string, flags ...string) *Fleet {
 	t.Helper()
+	return NewEngine(t, flags...).Serve(driver).Fleet(fleetFile, driver)
+}
+
+// Fleet starts the fleet of a compose file, with all volumes of a driver that
+// the engine has.
+func (e *Engine) Fleet(file, driver string) *Fleet {
+	e.t.Helper()
 	f := &Fleet{
-		Engine:     NewEngine(t, flags...),
+		Engine:     e,
 		volumes:    []string{"fleet_alpha", "fleet_beta", "fleet_gamma", "fleet_delta"},
 		containers: []string{"fleet-alpha-1", "fleet-beta-1", "fleet-gamma-1", "fleet-delta-1"},
 	}
 	f.dir = f.Project("fleet", file)
+	f.Choose(f.dir, driver, "alpha", "beta", "gamma", "delta")
 	f.Up()
+	f.CheckDriver(driver, f.volumes...)
 	return f
 }
 

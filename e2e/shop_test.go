@@ -18,13 +18,15 @@ type Shop struct {
 }
 
 // NewShop starts an engine and the shop on it, healthy, with pgbench's tables
-// in its database.
-func NewShop(t testing.TB, flags ...string) *Shop {
+// in its database, and with all volumes of a driver.
+func NewShop(t testing.TB, driver string) *Shop {
 	t.Helper()
-	s := &Shop{Engine: NewEngine(t, flags...)}
+	s := &Shop{Engine: NewEngine(t).Serve(driver)}
 	s.dir = filepath.Join(s.Dir, "shop")
 	must(t, os.CopyFS(s.dir, os.DirFS(filepath.Join(host.repository, "scripts/shop"))))
+	s.Choose(s.dir, driver, "dbdata", "cachedata", "files")
 	s.Up()
+	s.CheckDriver(driver, "shop_dbdata", "shop_cachedata", "shop_files")
 	s.Bench("-i", "-q")
 	return s
 }

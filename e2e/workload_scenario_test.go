@@ -15,8 +15,10 @@ import (
 // Somebody brings the project up again and again while it is restored: the
 // data is all of the snapshot in the end, no container was ever recreated,
 // and all run.
-func TestComposeUpRacesARestore(t *testing.T) {
-	f := NewFleet(t)
+func TestComposeUpRacesARestore(t *testing.T) { WithEachDriver(t, testComposeUpRacesARestore) }
+
+func testComposeUpRacesARestore(t *testing.T, driver string) {
+	f := NewFleetOf(t, driver)
 	sums := map[string]string{}
 	f.Fill("one")
 	f.Sums(sums, "one")
@@ -46,8 +48,10 @@ func TestComposeUpRacesARestore(t *testing.T) {
 
 // A container that the engine always restarts, and that keeps ending, never
 // starts on half-restored data, and goes on as before afterwards.
-func TestARestartAlwaysWorkload(t *testing.T) {
-	e := NewEngine(t)
+func TestARestartAlwaysWorkload(t *testing.T) { WithEachDriver(t, testARestartAlwaysWorkload) }
+
+func testARestartAlwaysWorkload(t *testing.T, driver string) {
+	e := NewEngine(t).Serve(driver)
 	dir := e.Project("loop", `name: loop
 services:
   one:
@@ -59,7 +63,9 @@ services:
     volumes: ["left:/left", "right:/right", "log:/log"]
 volumes: {left: {}, right: {}, log: {}}
 `)
+	e.Choose(dir, driver, "left", "right", "log")
 	e.Compose(dir, "up", "--detach").OK(t)
+	e.CheckDriver(driver, "loop_left", "loop_right", "loop_log")
 	mixed := filepath.Join(e.VolumePath("loop_log"), "mixed")
 	fill := func(generation string) {
 		e.Docker("stop", "loop-one-1").OK(t)
@@ -95,8 +101,10 @@ volumes: {left: {}, right: {}, log: {}}
 
 // A volume that another project uses too: that project's container is stopped
 // and started with the rest, and its operations are excluded meanwhile.
-func TestAVolumeOfAnotherProjectToo(t *testing.T) {
-	f := NewFleet(t)
+func TestAVolumeOfAnotherProjectToo(t *testing.T) { WithEachDriver(t, testAVolumeOfAnotherProjectToo) }
+
+func testAVolumeOfAnotherProjectToo(t *testing.T, driver string) {
+	f := NewFleetOf(t, driver)
 	other := f.Project("other", `name: other
 services:
   reader:
@@ -109,7 +117,9 @@ volumes:
   shared: {external: true, name: fleet_beta}
   own:
 `)
+	f.Choose(other, driver, "own")
 	f.Compose(other, "up", "--detach").OK(t)
+	f.CheckDriver(driver, "other_own")
 	sums := map[string]string{}
 	f.Fill("one")
 	f.Sums(sums, "one")
@@ -140,12 +150,15 @@ volumes:
 }
 
 // Volumes that no container uses are restored with nothing to stop.
-func TestVolumesWithoutContainers(t *testing.T) {
-	e := NewEngine(t)
+func TestVolumesWithoutContainers(t *testing.T) { WithEachDriver(t, testVolumesWithoutContainers) }
+
+func testVolumesWithoutContainers(t *testing.T, driver string) {
+	e := NewEngine(t).Serve(driver)
 	for _, name := range []string{"left", "right"} {
-		e.Docker("volume", "create", "--label", "keep=yes", name).OK(t)
+		e.Docker("volume", "create", "--driver", driver, "--label", "keep=yes", name).OK(t)
 		e.FillVolume(name, "one")
 	}
+	e.CheckDriver(driver, "left", "right")
 	left, right := e.Sum("left"), e.Sum("right")
 	id := e.CLI("create", "left", "right").OK(t).Line()
 	e.FillVolume("left", "two")
@@ -161,12 +174,13 @@ func TestVolumesWithoutContainers(t *testing.T) {
 		t.Error("the volumes do not have the snapshot's data")
 	}
 
-	// One that is gone is made again, with its labels.
+	// One that is gone is made again, by its driver and with its labels.
 	e.Docker("volume", "rm", "left").OK(t)
 	e.CLI("restore", "--force", id, "left").OK(t)
 	if e.Sum("left") != left {
 		t.Error("the volume that was removed does not have the snapshot's data")
 	}
+	e.CheckDriver(driver, "left")
 	if label := e.Docker("volume", "inspect", "--format", "{{.Labels.keep}}", "left").OK(t).Line(); label != "yes" {
 		t.Errorf("the volume that was removed has label keep=%q, want yes", label)
 	}
@@ -176,7 +190,11 @@ func TestVolumesWithoutContainers(t *testing.T) {
 // A workload that does not get healthy on the restored data gets its own back
 // when --rollback was asked for.
 func TestAnUnhealthyWorkloadIsRolledBack(t *testing.T) {
-	f := newFleet(t, checkedFleetFile)
+	WithEachDriver(t, testAnUnhealthyWorkloadIsRolledBack)
+}
+
+func testAnUnhealthyWorkloadIsRolledBack(t *testing.T, driver string) {
+	f := NewEngine(t).Serve(driver).Fleet(checkedFleetFile, driver)
 	f.Fill("one")
 	poison := filepath.Join(f.VolumePath("fleet_alpha"), "poison")
 	must(t, os.WriteFile(poison, nil, 0o600))
