@@ -5,6 +5,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -143,7 +144,7 @@ func processes(dir, group string) (pids []int) {
 }
 
 // removeGroups removes the empty cgroups that engines leave behind: their
-// containers' parent, in every hierarchy.
+// containers' parent and what is below it, in every hierarchy.
 func removeGroups(pattern string) error {
 	for _, where := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
 		groups, err := filepath.Glob(where + pattern)
@@ -151,11 +152,20 @@ func removeGroups(pattern string) error {
 			return err
 		}
 		for _, group := range groups {
-			children, err := filepath.Glob(group + "/*")
+			var dirs []string
+			err := filepath.WalkDir(group, func(path string, entry fs.DirEntry, err error) error {
+				if err == nil && entry.IsDir() {
+					dirs = append(dirs, path)
+				}
+				if errors.Is(err, fs.ErrNotExist) {
+					return nil // gone by itself
+				}
+				return err
+			})
 			if err != nil {
 				return err
 			}
-			for _, dir := range append(children, group) {
+			for _, dir := range slices.Backward(dirs) {
 				if err := unix.Rmdir(dir); err != nil && err != unix.ENOENT && err != unix.ENOTDIR {
 					return fmt.Errorf("remove cgroup %s: %w", dir, err)
 				}

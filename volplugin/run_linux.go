@@ -138,6 +138,9 @@ func run(ctx context.Context, o options) error {
 	// and the end of the process, which follows, closes all.
 	d.Settle(ctx)
 	s.Ready(d)
+	if err := notify(); err != nil {
+		return err
+	}
 	log.Printf("%s %s serves the volumes in %s", volume.Program, build.Version, o.config.Root)
 
 	reap, watch := time.NewTicker(reapInterval), time.NewTicker(watchInterval)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 	"gotest.tools/v3/assert"
 
 	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/restore/volume"
 )
 
 // call asks like an engine does. A dropped connection is an error.
@@ -214,6 +216,32 @@ func (p *program) kill() {
 		_ = p.cmd.Process.Kill()
 		_ = p.cmd.Wait()
 	}
+}
+
+// TestServiceManagerIsToldOnceTheDataIsSettled: an engine that is ordered after
+// the driver starts when the driver is asked nothing that it cannot answer.
+func TestServiceManagerIsToldOnceTheDataIsSettled(t *testing.T) {
+	s := newStage(t)
+	path := filepath.Join(t.TempDir(), "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	assert.NilError(t, err)
+	defer manager.Close()
+	var a volume.Volume
+	func() { // an operation dies with the engine
+		d := s.open(t)
+		a = makeVolume(t, d, "a", "old", nil)
+		ja := swapOf(t, a, "new")
+		begin(t, d, journal.Prepared, ja).Release()
+		raise(t, ja)
+	}()
+	t.Setenv(notifySocket, path)
+	s.start(t)
+	message := make([]byte, 64)
+	assert.NilError(t, manager.SetReadDeadline(time.Now().Add(20*time.Second)))
+	n, err := manager.Read(message)
+	assert.NilError(t, err)
+	assert.Equal(t, string(message[:n]), "READY=1")
+	assert.Equal(t, text(filepath.Join(a.Dir, volume.Live)), "new")
 }
 
 // TestProcess kills the driver while volumes are mounted and an operation is
