@@ -176,11 +176,9 @@ func testAStateRootOfANewerFormatIsLeftAlone(t *testing.T, driver string) {
 }
 
 // What is asked for wrongly is refused with its own exit status, and nothing
-// is touched.
-func TestBadRequestsChangeNothing(t *testing.T) { WithEachDriver(t, testBadRequestsChangeNothing) }
-
-func testBadRequestsChangeNothing(t *testing.T, driver string) {
-	f := NewFleetOf(t, driver)
+// is touched, whatever the kind of the volumes.
+func TestBadRequestsChangeNothing(t *testing.T) {
+	f := NewMixedFleet(t)
 	f.Fill("one")
 	first := f.CLI("create", "--project", "fleet", "--name", "first").OK(t).Line()
 	second := f.CLI("create", "--project", "fleet").OK(t).Line()
