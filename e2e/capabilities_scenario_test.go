@@ -41,6 +41,9 @@ func NewLimited(t testing.TB) *limited {
 	if version := l.Docker("version", "--format", "{{.Server.Version}}").OK(t).Line(); strings.HasPrefix(version, "20.10.") {
 		t.Skip("the driver's capabilities are taken away on the newest engine only")
 	}
+	// Where the data root is shared, what the driver mounts reaches the engine
+	// by way of that too, and nobody has to enter its namespace.
+	fix(t, "mount", "--make-private", l.Data)
 	l.CLI("install").OK(t)
 	l.dir = filepath.Join(l.Dir, "limited")
 	must(t, os.Mkdir(l.dir, 0o755))
@@ -120,7 +123,8 @@ func TestTheInstalledDriverNeedsItsCapabilities(t *testing.T) {
 		t.Run("without "+without, func(t *testing.T) {
 			l.In(t)
 			rest := slices.DeleteFunc(slices.Clone(driverCapabilities), func(name string) bool { return name == without })
-			denied := l.Logged("permitted") + l.Logged("permission denied")
+			refusals := func() int { return l.Logged("permitted") + l.Logged("permission denied") }
+			before := refusals()
 			enabled := l.With(rest)
 			if without == "sys_admin" { // it cannot mount what it serves
 				if enabled.Code == 0 {
@@ -130,9 +134,9 @@ func TestTheInstalledDriverNeedsItsCapabilities(t *testing.T) {
 				enabled.OK(t)
 				l.duty(without, "not-"+without, false)
 			}
-			if l.Logged("permitted")+l.Logged("permission denied") == denied {
-				t.Error("nothing was denied to the driver")
-			}
+			WaitFor(t, "the driver says what it may not do", time.Minute, func() string {
+				return unless(refusals() > before, "nothing was denied to it")
+			})
 		})
 	}
 }
