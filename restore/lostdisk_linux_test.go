@@ -106,7 +106,7 @@ func (d *disk) step(s durable.Step) error {
 	}
 	name := strings.TrimSpace(fmt.Sprintf("%s %s %s", s.Op, s.Name, s.To))
 	switch s.Op {
-	case durable.OpMkdir:
+	case durable.OpMkdir, durable.OpSubvolume:
 		d.do(name, set{dir, s.Name, dirNode(s.Mode)})
 	case durable.OpSymlink:
 		d.do(name, set{dir, s.Name, &node{mode: fs.ModeSymlink | 0o777, data: s.To}})

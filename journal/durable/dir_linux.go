@@ -281,22 +281,6 @@ func (d *Dir) Chmod(name string, mode fs.FileMode) error {
 	})
 }
 
-// RemoveAll removes an entry and everything below it, following no link. A
-// missing one is no error. A crash leaves a part.
-func (d *Dir) RemoveAll(name string) error {
-	if err := plain(name); err != nil {
-		return err
-	}
-	return d.step(Step{Op: OpRemove, Name: name}, func() error {
-		root, err := d.Root()
-		if err != nil {
-			return err
-		}
-		defer root.Close()
-		return root.RemoveAll(name)
-	})
-}
-
 // Shape is the kind of a directory entry, as far as recovery needs it.
 type Shape byte
 

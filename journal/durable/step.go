@@ -21,6 +21,10 @@ const (
 	OpUnlink   Op = "unlink"
 	OpRemove   Op = "removeall" // a whole tree; not atomic
 	OpChmod    Op = "chmod"
+	// OpSubvolume makes an empty subvolume, OpGraft a directory with all that is
+	// in it, in one step each.
+	OpSubvolume Op = "subvolume"
+	OpGraft     Op = "graft"
 )
 
 // Step is one durable step about to be done, or just done.
@@ -31,7 +35,7 @@ type Step struct {
 	To   string      // the other name of a rename, exchange or symlink
 	ToIn string      // the other directory of a rename or exchange across two, else ""
 	Data []byte      // content of a created file
-	Mode fs.FileMode // permission bits of mkdir, create and chmod
+	Mode fs.FileMode // permission bits of mkdir, create, chmod and subvolume
 	Done bool        // false before the step, true after it succeeded
 }
 
