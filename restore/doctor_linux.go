@@ -188,24 +188,48 @@ func (d *Domain) exchangeCheck() plan.Check {
 	return plan.Check{Name: "exchange", Status: checkOK, Detail: "two directory entries can be exchanged in one step"}
 }
 
-// copyCheck tells how the volumes beside the state root are stored.
+// copyCheck tells how the volumes beside the state root are stored, and how
+// those of the driver, where that is another way.
 func (d *Domain) copyCheck() plan.Check {
-	c := plan.Check{Name: "copy engine", Status: checkOK}
-	root, err := d.root.Root()
-	if err == nil {
-		defer root.Close()
-		var engine copyengine.Engine
-		var reason string
-		if engine, reason, err = d.Copiers.Choose(copyengine.Auto, root, root); err == nil {
-			c.Detail = engine.Name()
-			if reason != "" {
-				c.Detail += " (" + reason + ")"
-			}
-			return c
+	const sample = ".copy-sample"
+	look := func() (detail string, err error) {
+		root, err := d.root.Root()
+		if err != nil {
+			return "", err
 		}
+		defer root.Close()
+		engine, reason, err := d.Copiers.Choose(copyengine.Auto, root, root)
+		if err != nil {
+			return "", err
+		}
+		if detail = engine.Name(); reason != "" {
+			detail += " (" + reason + ")"
+		}
+		if err := d.root.RemoveAll(sample); err != nil {
+			return "", err
+		}
+		if err := d.root.MakeTree(sample, 0o700); err != nil {
+			return "", err
+		}
+		tree, err := root.OpenRoot(sample)
+		if err != nil {
+			return "", err
+		}
+		defer tree.Close()
+		ofDriver, _, err := d.Copiers.Choose(copyengine.Auto, tree, root)
+		if err == nil && ofDriver.Name() != engine.Name() {
+			detail += "; " + ofDriver.Name() + " for volumes of the driver"
+		}
+		return detail, err
 	}
-	c.Status, c.Detail = checkFailed, err.Error()
-	return c
+	detail, err := look()
+	if removeErr := d.root.RemoveAll(sample); err == nil {
+		err = removeErr
+	}
+	if err != nil {
+		return plan.Check{Name: "copy engine", Status: checkFailed, Detail: err.Error()}
+	}
+	return plan.Check{Name: "copy engine", Status: checkOK, Detail: detail}
 }
 
 func (d *Domain) spaceCheck() plan.Check {

@@ -205,6 +205,11 @@ func (d *Domain) meter(op, volume string, totalBytes, totalFiles int64) (copyeng
 	return add, func() { send(true) }
 }
 
+// taken says that a volume was copied as a whole.
+func (d *Domain) taken(op, volume string) {
+	d.say(op, event.Event{Type: event.Progress, Volume: volume, Done: true, Whole: true})
+}
+
 // journalFault explains an error of the journal.
 func journalFault(err error) error {
 	switch {

@@ -17,6 +17,7 @@ import (
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/restore"
 	"github.com/snaprestore/snaprestore/restore/archive"
+	"github.com/snaprestore/snaprestore/restore/btrfs"
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/copyengine/conformance"
 	"github.com/snaprestore/snaprestore/restore/enginetest"
@@ -78,9 +79,9 @@ func live(t *testing.T, want, engine string) {
 		case want == engine:
 			assert.Equal(t, v.Reason, "it was asked for")
 		case engine == pack.Name:
-			assert.Assert(t, len(v.Reason) > len("no reflink: ") && v.Reason[:12] == "no reflink: ", v.Reason)
+			assert.Assert(t, strings.Contains(v.Reason, "no reflink: "), v.Reason)
 		default:
-			assert.Equal(t, v.Reason, "")
+			assert.Assert(t, strings.HasPrefix(v.Reason, "no btrfs: ") && !strings.Contains(v.Reason, "no reflink"), v.Reason)
 		}
 	}
 	rows, err := d.Verify(ctx, nil, "")
@@ -118,7 +119,7 @@ func TestAnEngineThatCannotIsRefusedBeforeAnythingIsPaused(t *testing.T) {
 			}
 			return nil
 		}
-		for engine, why := range map[string]string{reflink.Name: "cannot share blocks", "tape": `there is no "tape"`} {
+		for engine, why := range map[string]string{btrfs.Name: "not on btrfs", reflink.Name: "cannot share blocks", "tape": `there is no "tape"`} {
 			_, err := d.Create(t.Context(), journal.NewID(), plan.Create{Project: "shop", Engine: engine})
 			assert.ErrorContains(t, err, why)
 			assert.Equal(t, fault.From(err).State, "nothing was changed")

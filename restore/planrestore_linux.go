@@ -122,7 +122,7 @@ func (d *Domain) planVolumes(inv *inventory, p *plan.Plan, wanted []string) erro
 		}
 		v := plan.Volume{
 			From: sv.Name, Index: index, Engine: sv.Engine,
-			Bytes: sv.Bytes, Files: sv.Files, Stage: stageName(p.Operation, volume.Live),
+			Bytes: sv.Bytes, Files: sv.Files, Uncounted: sv.Uncounted, Stage: stageName(p.Operation, volume.Live),
 		}
 		if found == "" {
 			if v.Create, err = d.newVolume(p.Snapshot, sv, p.Project); err != nil {

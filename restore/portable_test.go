@@ -17,6 +17,7 @@ import (
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/restore"
 	"github.com/snaprestore/snaprestore/restore/archive"
+	"github.com/snaprestore/snaprestore/restore/btrfs"
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/enginetest"
 	"github.com/snaprestore/snaprestore/restore/fault"
@@ -29,7 +30,7 @@ import (
 // openReal opens the domain with the copy engines that it is run with.
 func openReal(t *testing.T, e *enginetest.Engine) *restore.Domain {
 	t.Helper()
-	d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copiers: copyengine.Set{reflink.New(), pack.New(), archive.New()}})
+	d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copiers: copyengine.Set{btrfs.New(), reflink.New(), pack.New(), archive.New()}})
 	assert.NilError(t, err)
 	t.Cleanup(func() { d.Close() })
 	return d

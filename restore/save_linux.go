@@ -76,9 +76,13 @@ func (d *Domain) save(ctx context.Context, id string, draft *snapshot.Draft, ind
 	if err != nil {
 		return err
 	}
-	end()
+	if content.Uncounted {
+		d.taken(id, v.Name)
+	} else {
+		end()
+	}
 	v.File, v.SHA256 = content.File, content.SHA256
-	v.Bytes, v.Files, v.Stored = content.Bytes, content.Files, content.Stored
+	v.Bytes, v.Files, v.Stored, v.Uncounted = content.Bytes, content.Files, content.Stored, content.Uncounted
 	return nil
 }
 
@@ -128,7 +132,8 @@ func (d *Domain) base(all []snapshot.Snapshot, v *snapshot.Volume) *copyengine.B
 // settle syncs the file systems of volumes that an incremental engine stores,
 // while everything runs, and tells when it began. From then on a change of a
 // file shows in its times, also one through a mapping: to write to a page that
-// was written out faults (L: page_mkwrite). Where it fails nothing is known.
+// was written out faults (L: page_mkwrite). Where it fails nothing is known. An
+// engine that takes trees as a whole has less to write out after it.
 func (d *Domain) settle(inv *inventory, snap *snapshot.Snapshot) time.Time {
 	began := time.Now()
 	devices := map[uint64]bool{}
@@ -137,7 +142,8 @@ func (d *Domain) settle(inv *inventory, snap *snapshot.Snapshot) time.Time {
 		if err != nil {
 			return time.Time{}
 		}
-		if _, ok := engine.(copyengine.Incremental); !ok {
+		_, incremental := engine.(copyengine.Incremental)
+		if _, whole := engine.(copyengine.Whole); !incremental && !whole {
 			continue
 		}
 		if err := d.settleOne(inv.places[v.Name].path(), devices); err != nil {

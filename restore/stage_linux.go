@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/journal/durable"
@@ -14,6 +15,7 @@ import (
 	"github.com/snaprestore/snaprestore/restore/plan"
 	"github.com/snaprestore/snaprestore/restore/snapshot"
 	"github.com/snaprestore/snaprestore/restore/tree"
+	"github.com/snaprestore/snaprestore/restore/volume"
 )
 
 // stage writes the new tree of every volume beside the old one, while the
@@ -60,7 +62,10 @@ func (d *Domain) stage(ctx context.Context, log *journal.Log, p *plan.Plan) erro
 }
 
 func (d *Domain) stageVolume(ctx context.Context, op *journal.Operation, dir *durable.Dir, v *journal.Volume, snap snapshot.Snapshot) error {
-	if err := dir.Mkdir(v.Stage, 0o700); err != nil {
+	if done, err := d.graft(ctx, op, dir, v, snap); done || err != nil {
+		return err
+	}
+	if err := d.makeStage(dir, v); err != nil {
 		return err
 	}
 	sub, err := dir.OpenDir(v.Stage)
@@ -74,6 +79,64 @@ func (d *Domain) stageVolume(ctx context.Context, op *journal.Operation, dir *du
 	}
 	defer root.Close()
 	return d.load(ctx, op.ID, v.Name, snap, v.Index, root)
+}
+
+// graft stages a volume as a whole, and reports false where its copy engine
+// does not do that, or not to this place. The engine's own directories, of the
+// driver local, get no subvolume: it removes them as it removes files.
+func (d *Domain) graft(ctx context.Context, op *journal.Operation, dir *durable.Dir, v *journal.Volume, snap snapshot.Snapshot) (bool, error) {
+	sv := snap.Volumes[v.Index]
+	if sv.Engine == treeEngine {
+		return false, nil
+	}
+	engine, err := d.Copiers.Named(sv.Engine)
+	if err != nil {
+		return false, err
+	}
+	whole, ok := engine.(copyengine.Whole)
+	if !ok {
+		return false, nil
+	}
+	if subvolumes, err := d.keepsSubvolumes(dir, v); err != nil || !subvolumes {
+		return false, err
+	}
+	store, err := d.snapshots.Content(snap.ID)
+	if err != nil {
+		return false, err
+	}
+	defer store.Close()
+	err = dir.Graft(v.Stage, func(into *os.Root) error {
+		return whole.LoadAs(ctx, store, contentOf(sv), into, v.Stage)
+	})
+	if errors.Is(err, errors.ErrUnsupported) {
+		return false, nil
+	}
+	if err == nil {
+		d.taken(op.ID, v.Name)
+	}
+	return true, err
+}
+
+// makeStage makes the directory that a volume is staged in.
+func (d *Domain) makeStage(dir *durable.Dir, v *journal.Volume) error {
+	subvolumes, err := d.keepsSubvolumes(dir, v)
+	if err != nil {
+		return err
+	}
+	if subvolumes {
+		return dir.MakeTree(v.Stage, 0o700)
+	}
+	return dir.Mkdir(v.Stage, 0o700)
+}
+
+// keepsSubvolumes tells whether the trees of a volume are subvolumes where the
+// file system has such: those of the driver are, and a volume whose tree was
+// one stays so.
+func (d *Domain) keepsSubvolumes(dir *durable.Dir, v *journal.Volume) (bool, error) {
+	if filepath.Dir(v.Dir) == filepath.Join(d.Root, volume.Folder) {
+		return true, nil
+	}
+	return dir.IsSubvolume(v.Live)
 }
 
 // load writes one volume of a snapshot into an empty directory.
@@ -114,7 +177,7 @@ func (d *Domain) load(ctx context.Context, op, name string, snap snapshot.Snapsh
 }
 
 func contentOf(sv snapshot.Volume) copyengine.Content {
-	return copyengine.Content{File: sv.File, SHA256: sv.SHA256, Bytes: sv.Bytes, Files: sv.Files, Stored: sv.Stored}
+	return copyengine.Content{File: sv.File, SHA256: sv.SHA256, Bytes: sv.Bytes, Files: sv.Files, Stored: sv.Stored, Uncounted: sv.Uncounted}
 }
 
 // makeVolumes makes the volumes that do not exist, and records where they lie.

@@ -118,11 +118,15 @@ func snapshotsOf(all []snapshot.Snapshot, v volume.Volume) []map[string]any {
 			if sv.Name != v.Name || !volume.Served(sv.Driver) {
 				continue
 			}
+			size := units.HumanSize(float64(sv.Bytes))
+			if sv.Uncounted {
+				size = "N/A"
+			}
 			rows = append(rows, map[string]any{
 				"id": s.ID, "name": s.Name, "kind": string(s.Kind),
 				"created": s.Created.Format(time.RFC3339),
 				"age":     units.HumanDuration(time.Since(s.Created)),
-				"size":    units.HumanSize(float64(sv.Bytes)),
+				"size":    size,
 			})
 		}
 	}

@@ -35,7 +35,7 @@ func TestCompletion(t *testing.T) {
 		{"create --project ", nil, "shop"},
 		{"create --container ", nil, "shop-db-1 shop-web-1 alone"},
 		{"create --consistency ", nil, "pause stop live"},
-		{"create --engine ", nil, "auto reflink pack archive"},
+		{"create --engine ", nil, "auto btrfs reflink pack archive"},
 		{"create --progress ", nil, "auto tty plain json quiet"},
 		{"restore ", snapshots, "latest before-upgrade " + safetyID},
 		{"restore latest ", snapshots, "shop_db shop_cache"},

@@ -63,7 +63,7 @@ func newCreateCommand(c *client) *cobra.Command {
 	flags.StringVar(&o.name, "name", "", "Name for the snapshot")
 	flags.Var(&o.labels, "label", "Set a label on the snapshot (repeatable)")
 	flags.Var(&o.consistency, "consistency", "What the containers do meanwhile (pause|stop|live)")
-	flags.StringVar(&o.engine, "engine", copyengine.Auto, "How volumes are stored (auto|reflink|pack|archive)")
+	flags.StringVar(&o.engine, "engine", copyengine.Auto, "How volumes are stored (auto|btrfs|reflink|pack|archive)")
 	flags.Var(&o.stopTimeout, "stop-timeout", "Seconds before a container that does not stop is killed (default: its own)")
 	flags.Var(&o.lockTimeout, "lock-timeout", "How long to wait for another operation (default: not at all)")
 	progress.Flag(cmd, &o.progress)
@@ -126,7 +126,7 @@ func noteCreated(d progress.Display, s *snapshot.Snapshot, now time.Time) {
 }
 
 // engines are offered for --engine; the agent knows which it has.
-var engines = []string{copyengine.Auto, "reflink", "pack", "archive"}
+var engines = []string{copyengine.Auto, "btrfs", "reflink", "pack", "archive"}
 
 // consistency is the option of that name.
 type consistency snapshot.Consistency

@@ -61,8 +61,19 @@ func Exported(s *snapshot.Snapshot, target string) string {
 // contents is the size of a snapshot's contents.
 func contents(s *snapshot.Snapshot) string {
 	var files int64
+	uncounted := 0
 	for _, v := range s.Volumes {
 		files += v.Files
+		if v.Uncounted {
+			uncounted++
+		}
 	}
-	return Size(s.Bytes()) + " in " + Files(files)
+	text := Size(s.Bytes()) + " in " + Files(files)
+	switch uncounted {
+	case 0:
+		return text
+	case len(s.Volumes):
+		return "not counted"
+	}
+	return text + " and " + count(uncounted, "volume") + " not counted"
 }

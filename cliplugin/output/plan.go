@@ -86,7 +86,11 @@ func planVolumes(p *plan.Plan) (rows [][]string) {
 		case v.From != v.Name:
 			gets = fmt.Sprintf("the data of %s", v.From)
 		}
-		rows = append(rows, []string{v.Name, gets, Size(v.Bytes), fmt.Sprint(v.Files)})
+		size, files := Size(v.Bytes), fmt.Sprint(v.Files)
+		if v.Uncounted {
+			size, files = unknown, unknown
+		}
+		rows = append(rows, []string{v.Name, gets, size, files})
 	}
 	return rows
 }

@@ -54,12 +54,21 @@ func (r *snapshotRow) CreatedAt() string   { return stamp(r.s.Created) }
 func (r *snapshotRow) Consistency() string { return string(r.s.Consistency) }
 func (r *snapshotRow) Operation() string   { return r.s.Operation }
 
-// Size is not known of kept trees: nobody counted them.
+// unknown is the size of what nobody counted.
+const unknown = "N/A"
+
+// Size is not known of kept trees, nor where a volume was taken as a whole.
 func (r *snapshotRow) Size() string {
-	if n := r.s.Bytes(); n > 0 || r.s.Kind != snapshot.Safety {
+	n := r.s.Bytes()
+	for _, v := range r.s.Volumes {
+		if v.Uncounted {
+			return unknown
+		}
+	}
+	if n > 0 || r.s.Kind != snapshot.Safety {
 		return Size(n)
 	}
-	return "N/A"
+	return unknown
 }
 
 // Pause is how long the workload stood still, "" where it did not.

@@ -67,6 +67,9 @@ func (t *track) moving() string {
 
 // done is the text of a finished volume.
 func (t *track) done() string {
+	if t.last.Whole {
+		return "as a whole"
+	}
 	text := output.Size(t.last.Bytes) + ", " + output.Files(t.last.Files)
 	if d := t.elapsed(); d >= time.Second {
 		text += " in " + output.Duration(d)

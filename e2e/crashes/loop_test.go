@@ -28,8 +28,8 @@ type kind struct {
 var (
 	ext4 = kind{"ext4", 64 << 20, 4096, []string{"mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "has_journal", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"},
 		"ext4", "noinit_itable"}
-	xfs   = kind{"xfs", 320 << 20, 512, []string{"mkfs.xfs", "-q", "-f", "-K", "-s", "size=512"}, "xfs", ""}
-	btrfs = kind{"btrfs", 128 << 20, 4096, []string{"mkfs.btrfs", "-q", "-f", "-K"}, "btrfs", "nodiscard"}
+	xfs       = kind{"xfs", 320 << 20, 512, []string{"mkfs.xfs", "-q", "-f", "-K", "-s", "size=512"}, "xfs", ""}
+	btrfsDisk = kind{"btrfs", 128 << 20, 4096, []string{"mkfs.btrfs", "-q", "-f", "-K"}, "btrfs", "nodiscard"}
 
 	noJournal = kind{"ext4 without a journal", 64 << 20, 4096, []string{"mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "^has_journal", "-E", "lazy_itable_init=0,nodiscard"},
 		"ext4", "noinit_itable"}

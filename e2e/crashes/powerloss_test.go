@@ -160,7 +160,7 @@ func TestEveryPowerLossOnARealFileSystemIsRecoveredFrom(t *testing.T) {
 	needRoot(t)
 	base := number(t, "SNAPRESTORE_POWERLOSS_SEED", 1)
 	want := number(t, "SNAPRESTORE_POWERLOSS_IMAGES", perFileSystem)
-	for _, k := range []kind{ext4, xfs, btrfs} {
+	for _, k := range []kind{ext4, xfs, btrfsDisk} {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
 			d := newDisks(t, k)

@@ -20,6 +20,7 @@ import (
 	"github.com/snaprestore/snaprestore/journal/durable"
 	"github.com/snaprestore/snaprestore/restore"
 	"github.com/snaprestore/snaprestore/restore/archive"
+	"github.com/snaprestore/snaprestore/restore/btrfs"
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/enginetest"
 	"github.com/snaprestore/snaprestore/restore/pack"
@@ -138,7 +139,7 @@ func (w *world) leave() { _ = w.e.Rewind(enginetest.Checkpoint{}) }
 // process is one life of the domain, with the copy engines of the agent.
 func process(ctx context.Context, e restore.Engine, dir string, fail durable.Failpoint, call call) error {
 	root := filepath.Join(dir, "docker", "snaprestore")
-	d, err := restore.Open(ctx, restore.Config{Engine: e, Root: root, Proc: filepath.Join(dir, "proc"), Copiers: copyengine.Set{reflink.New(), pack.New(), archive.New()}, Fail: fail})
+	d, err := restore.Open(ctx, restore.Config{Engine: e, Root: root, Proc: filepath.Join(dir, "proc"), Copiers: copyengine.Set{btrfs.New(), reflink.New(), pack.New(), archive.New()}, Fail: fail})
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,9 @@ type Content struct {
 	Bytes  int64  // of the files' contents
 	Files  int64  // entries of every kind, without the root
 	Stored int64  // size of File in bytes
+	// Uncounted says that nobody went through the tree to count: the three
+	// numbers are 0.
+	Uncounted bool
 }
 
 // Progress is called with what was done since the last call; it must return
@@ -56,6 +59,21 @@ type Incremental interface {
 	SaveSince(ctx context.Context, base *Base, settled time.Time, tree, store *os.Root, index int, skipped func(path, reason string), p Progress) (Content, error)
 }
 
+// Whole is an engine that takes a tree as a whole, in a time that does not
+// depend on its size: what was written to it is written to the disk first, which
+// is the better done before the workload is paused. Nobody sees what is in it,
+// so it counts nothing, and sockets are in it like everything else; Load and
+// Entries leave them out.
+type Whole interface {
+	Engine
+
+	// LoadAs is Load into the entry name of dir, which must be missing: it is
+	// there with everything in it, or not at all. An error that is
+	// errors.ErrUnsupported says that only Load can bring the tree to this
+	// place.
+	LoadAs(ctx context.Context, store *os.Root, c Content, dir *os.Root, name string) error
+}
+
 // Engine copies trees. Directories are given as os.Root, so that no link in a
 // tree or name in a store leads out of it. Methods return ctx's error when it
 // ends, and may then leave partial files.
@@ -70,8 +88,8 @@ type Engine interface {
 
 	// Save stores the tree of volume number index into store, under a file
 	// name that it chooses and returns. Sockets are skipped and said through
-	// skipped, since they mean nothing without their process; anything else
-	// that cannot be stored is an error. Files that change, grow, shrink or
+	// skipped, since they mean nothing without their process (see Whole);
+	// anything else that cannot be stored is an error. Files that change, grow, shrink or
 	// vanish while they are read are no error (a live copy): what was stored
 	// is consistent in itself.
 	Save(ctx context.Context, tree, store *os.Root, index int, skipped func(path, reason string), p Progress) (Content, error)

@@ -16,7 +16,8 @@ const (
 	Phase Type = "phase"
 	// Progress of one volume: Volume, Bytes, Files, TotalBytes, TotalFiles
 	// (totals 0 where unknown). Sent at most a few times a second a volume,
-	// and once at its end with Done set.
+	// and once at its end with Done set; with Whole too where the volume was
+	// copied as a whole and nobody counted.
 	Progress Type = "progress"
 	// Container changed: Container, Status (stopping, stopped, starting,
 	// running, healthy, unhealthy, paused, unpaused).
@@ -49,6 +50,7 @@ type Event struct {
 	Files      int64     `json:"files,omitempty"`
 	TotalFiles int64     `json:"total_files,omitempty"`
 	Done       bool      `json:"done,omitempty"`
+	Whole      bool      `json:"whole,omitempty"`
 	Message    string    `json:"message,omitempty"`
 	Plan       any       `json:"plan,omitempty"`
 	Result     any       `json:"result,omitempty"`

@@ -91,6 +91,8 @@ type Volume struct {
 	Shares []string `json:"shares,omitempty"`
 	Bytes  int64    `json:"bytes"` // to stage
 	Files  int64    `json:"files"`
+	// Uncounted says that nobody knows the two.
+	Uncounted bool `json:"uncounted,omitempty"`
 	// Create is set where the volume does not exist and is made first.
 	Create *CreateVolume `json:"create,omitempty"`
 }
@@ -121,7 +123,7 @@ func (p *Plan) Digest() string {
 	q.Volumes = append([]Volume(nil), p.Volumes...)
 	for i := range q.Volumes {
 		v := &q.Volumes[i]
-		v.Bytes, v.Files = 0, 0
+		v.Bytes, v.Files, v.Uncounted = 0, 0, false
 		if v.Engine != Rename {
 			v.Stage = ""
 		}

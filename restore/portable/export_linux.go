@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/snaprestore/snaprestore/journal/durable"
@@ -31,12 +32,16 @@ func Export(ctx context.Context, store *snapshot.Store, engines copyengine.Set, 
 				WithHint("docker snaprestore export %s without --gzip keeps its name", snap.ID)
 		}
 	}
+	snap, err := count(ctx, store, engines, snap)
+	if err != nil {
+		return fmt.Errorf("export snapshot %s: %w", snap.ID, err)
+	}
 	form := archive.Zstd
 	if gzip {
 		form = archive.Gzip
 	}
 	z := archive.Compress(w, form)
-	err := write(ctx, store, engines, snap, gzip, archive.NewWriter(z), watch)
+	err = write(ctx, store, engines, snap, gzip, archive.NewWriter(z), watch)
 	if e := z.Close(); err == nil {
 		err = e
 	}
@@ -44,6 +49,44 @@ func Export(ctx context.Context, store *snapshot.Store, engines copyengine.Set, 
 		return fmt.Errorf("export snapshot %s: %w", snap.ID, err)
 	}
 	return err
+}
+
+// count counts the volumes that were stored without that: a description that
+// travels says how much belongs to it.
+func count(ctx context.Context, store *snapshot.Store, engines copyengine.Set, snap snapshot.Snapshot) (snapshot.Snapshot, error) {
+	snap.Volumes = slices.Clone(snap.Volumes)
+	for i := range snap.Volumes {
+		v := &snap.Volumes[i]
+		if !v.Uncounted {
+			continue
+		}
+		engine, err := engines.Named(v.Engine)
+		if err != nil {
+			return snap, err
+		}
+		root, err := store.Content(snap.ID)
+		if err != nil {
+			return snap, err
+		}
+		var bytes, files int64
+		err = engine.Entries(ctx, root, contentOf(*v), func(e *archive.Entry, _ io.Reader) error {
+			if e.Path != "." {
+				files++
+			}
+			bytes += e.Stored()
+			return nil
+		})
+		root.Close()
+		if err != nil {
+			return snap, fmt.Errorf("volume %s: %w", v.Name, err)
+		}
+		v.Bytes, v.Files, v.Uncounted = bytes, files, false
+	}
+	return snap, nil
+}
+
+func contentOf(v snapshot.Volume) copyengine.Content {
+	return copyengine.Content{File: v.File, SHA256: v.SHA256, Bytes: v.Bytes, Files: v.Files, Stored: v.Stored, Uncounted: v.Uncounted}
 }
 
 // write writes the tar stream. It is ended only when all of it was right.
@@ -107,8 +150,7 @@ func (ex exporter) stored(index int, v snapshot.Volume) error {
 		return err
 	}
 	defer root.Close()
-	c := copyengine.Content{File: v.File, SHA256: v.SHA256, Bytes: v.Bytes, Files: v.Files, Stored: v.Stored}
-	return engine.Entries(ex.ctx, root, c, func(e *archive.Entry, content io.Reader) error {
+	return engine.Entries(ex.ctx, root, contentOf(v), func(e *archive.Entry, content io.Reader) error {
 		if err := ex.entry(index, e); err != nil {
 			return err
 		}

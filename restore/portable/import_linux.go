@@ -220,7 +220,7 @@ func (im *importer) describe() (snapshot.Snapshot, error) {
 		c := im.stored[index]
 		v := &snap.Volumes[i]
 		v.Engine, v.Tree = archive.Name, ""
-		v.File, v.SHA256, v.Bytes, v.Files, v.Stored = c.File, c.SHA256, c.Bytes, c.Files, c.Stored
+		v.File, v.SHA256, v.Bytes, v.Files, v.Stored, v.Uncounted = c.File, c.SHA256, c.Bytes, c.Files, c.Stored, false
 	}
 	return snap, nil
 }

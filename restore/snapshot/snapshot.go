@@ -80,7 +80,7 @@ type Volume struct {
 	// Reason says why it was that engine and not a better one; for people.
 	Reason string `json:"reason,omitempty"`
 	// File is the name of what is stored in the snapshot's directory: a file,
-	// or the directory of the engine "reflink".
+	// or the directory of the engines "reflink" and "btrfs".
 	File string `json:"file,omitempty"`
 	// SHA256 is the engine's checksum of it, hexadecimal.
 	SHA256 string `json:"sha256,omitempty"`
@@ -90,6 +90,8 @@ type Volume struct {
 	Bytes  int64 `json:"bytes"`  // of the files' contents
 	Files  int64 `json:"files"`  // entries of every kind
 	Stored int64 `json:"stored"` // bytes in the store
+	// Uncounted says that nobody counted: the three are 0 and mean nothing.
+	Uncounted bool `json:"uncounted,omitempty"`
 }
 
 // Use is one place where a container mounts a volume.

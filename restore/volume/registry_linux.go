@@ -109,18 +109,19 @@ func (r *Registry) Create(s Spec) (Volume, error) {
 	return v, nil
 }
 
-// makeTree makes an empty live tree where nothing is. A link is the fence of
+// makeTree makes an empty live tree where nothing is, on btrfs a subvolume. A link is the fence of
 // an operation and stays.
 func makeTree(dir *durable.Dir) error {
 	shape, err := dir.Shape(Live)
 	if err != nil || shape != durable.Missing {
 		return err
 	}
-	tree, err := dir.MakeDir(Live, 0o755)
-	if err != nil {
+	if err := dir.MakeTree(Live, 0o755); err != nil {
 		return err
 	}
-	defer tree.Close()
+	if err := dir.Sync(); err != nil {
+		return err
+	}
 	return dir.Chmod(Live, 0o755) // whatever the umask
 }
 

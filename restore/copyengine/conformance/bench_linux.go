@@ -20,17 +20,24 @@ import (
 // that makes it durable, on made data: the same in every run. It reports the
 // rate, what is stored, and the most memory that the process had meanwhile.
 func Benchmark(b *testing.B, engine copyengine.Engine) {
+	BenchmarkFrom(b, engine, func(t testing.TB) string { return t.TempDir() }, func(path string) error { return os.Mkdir(path, 0o700) })
+}
+
+// BenchmarkFrom is Benchmark in directories that dir makes, of trees whose top
+// source makes.
+func BenchmarkFrom(b *testing.B, engine copyengine.Engine, dir func(testing.TB) string, source func(path string) error) {
 	for _, data := range []struct {
 		name string
 		fill func(testing.TB, string)
 	}{{"20000 small files", manyFiles}, {"4 large files", largeFiles}} {
-		source := b.TempDir()
-		data.fill(b, source)
-		b.Run(data.name, func(b *testing.B) { benchmark(b, engine, source) })
+		path := filepath.Join(dir(b), "source")
+		assert.NilError(b, source(path))
+		data.fill(b, path)
+		b.Run(data.name, func(b *testing.B) { benchmark(b, engine, path, dir(b)) })
 	}
 }
 
-func benchmark(b *testing.B, engine copyengine.Engine, source string) {
+func benchmark(b *testing.B, engine copyengine.Engine, source, dir string) {
 	from := openDir(b, source)
 	none := func(int64, int64) {}
 	var c copyengine.Content
@@ -50,7 +57,7 @@ func benchmark(b *testing.B, engine copyengine.Engine, source string) {
 			b.ReportMetric(float64(c.Stored)/1e6, "stored-MB")
 		})
 	}
-	store := filepath.Join(b.TempDir(), "store")
+	store := filepath.Join(dir, "store")
 	run("save", func(b *testing.B) *os.Root {
 		stored = emptyDir(b, store)
 		return stored
@@ -65,10 +72,15 @@ func benchmark(b *testing.B, engine copyengine.Engine, source string) {
 	run("verify", func(*testing.B) *os.Root { return stored }, func(root *os.Root) error {
 		return engine.Verify(context.Background(), root, c, none)
 	})
-	target := filepath.Join(b.TempDir(), "target")
+	target := filepath.Join(dir, "target")
 	run("load", func(b *testing.B) *os.Root { return emptyDir(b, target) }, func(root *os.Root) error {
 		return engine.Load(context.Background(), stored, c, root, none)
 	})
+	if whole, ok := engine.(copyengine.Whole); ok {
+		run("load as a whole", func(b *testing.B) *os.Root { return emptyDir(b, target) }, func(root *os.Root) error {
+			return whole.LoadAs(context.Background(), stored, c, root, "tree")
+		})
+	}
 }
 
 func openDir(b *testing.B, dir string) *os.Root {
@@ -79,7 +91,7 @@ func openDir(b *testing.B, dir string) *os.Root {
 }
 
 func emptyDir(b *testing.B, dir string) *os.Root {
-	assert.NilError(b, os.RemoveAll(dir))
+	Remove(b, dir)
 	assert.NilError(b, os.Mkdir(dir, 0o700))
 	return openDir(b, dir)
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 
+	"github.com/snaprestore/snaprestore/journal/durable/subvolume"
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/tree"
@@ -133,11 +134,25 @@ func (s suite) findsDamagedTree(t *testing.T) {
 			p.plain()
 			c, err := p.save(context.Background())
 			assert.NilError(t, err)
-			damage(builder{t, filepath.Join(p.stored, c.File)})
+			at := filepath.Join(p.stored, c.File)
+			p.unlock(at)
+			damage(builder{t, at})
 			err = p.verify(context.Background(), c)
 			assert.Assert(t, fault.Is(err, fault.Corrupt), "verify: %v", err)
 			err = p.load(context.Background(), c)
 			assert.Assert(t, fault.Is(err, fault.Corrupt), "load: %v", err)
 		})
+	}
+}
+
+// unlock makes a stored tree writable, where it is one that is not.
+func (p *place) unlock(path string) {
+	f, err := os.Open(path)
+	assert.NilError(p, err)
+	defer f.Close()
+	is, err := subvolume.Is(int(f.Fd()))
+	assert.NilError(p, err)
+	if is {
+		assert.NilError(p, subvolume.SetReadOnly(int(f.Fd()), false))
 	}
 }

@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
+
+	"github.com/snaprestore/snaprestore/journal/durable"
 )
 
 // private marks a test process that has a mount namespace of its own.
@@ -81,7 +83,16 @@ func Below(dir string) func(testing.TB) string {
 	return func(t testing.TB) string {
 		sub, err := os.MkdirTemp(dir, "test")
 		assert.NilError(t, err)
-		t.Cleanup(func() { assert.NilError(t, os.RemoveAll(sub)) })
+		t.Cleanup(func() { Remove(t, sub) })
 		return sub
 	}
+}
+
+// Remove removes a tree, read-only subvolumes too.
+func Remove(t testing.TB, path string) {
+	t.Helper()
+	dir, err := durable.Open(filepath.Dir(path), nil)
+	assert.NilError(t, err)
+	defer dir.Close()
+	assert.NilError(t, dir.RemoveAll(filepath.Base(path)))
 }
