@@ -130,7 +130,7 @@ func scenarios() []scenario {
 			prepare: calls{createFirst}, call: restoreFirst(idThis, nil),
 			arrange: func(t *testing.T, w *world) {
 				for _, id := range []string{"c-web", "c-idle", "c-paused", "c-other"} {
-					w.e.RemoveContainer(id)
+					w.e.Drop(id)
 				}
 				assert.NilError(t, w.e.RemoveVolume(t.Context(), "shop_v1"))
 			},

@@ -32,6 +32,19 @@ type Engine interface {
 	// Image inspects an image by id or reference.
 	Image(ctx context.Context, ref string) (Image, error)
 
+	// CreateTwin makes a container like another one and gives its id. It is not
+	// started.
+	CreateTwin(ctx context.Context, t Twin) (string, error)
+	// RemoveContainer kills and removes a container with its anonymous volumes;
+	// one that is gone is no error.
+	RemoveContainer(ctx context.Context, id string) error
+	// CreateNetwork makes a network that leads to nothing outside of it.
+	CreateNetwork(ctx context.Context, name string, labels map[string]string) error
+	// RemoveNetwork removes one.
+	RemoveNetwork(ctx context.Context, name string) error
+	// Output gives the last lines of what a container wrote.
+	Output(ctx context.Context, id string, lines int) ([]string, error)
+
 	// Stop asks the container to end and kills it after the grace period in
 	// seconds (nil: the container's own). Stopping a stopped one is no error.
 	Stop(ctx context.Context, id string, grace *int) error
@@ -76,6 +89,11 @@ type Container struct {
 	ExitCode    int
 	StartedAt   time.Time
 	StopTimeout *int // the container's own, seconds
+	// Network is its mode where that is "none" or "container:ID", else "".
+	Network string
+	// Reach is what it has of the host beside its mounts ("the host's network",
+	// "privileges"): why a twin of it could do more than its original's data.
+	Reach []string
 }
 
 // Up reports whether processes of the container exist or may exist.
@@ -97,6 +115,23 @@ type Mount struct {
 	ReadOnly bool
 	// Anonymous is not told by the engine: a name of 64 hexadecimal digits
 	// without the user's labels is one.
+}
+
+// Twin is a container like another one: the same image, command, environment,
+// user, limits and health check. It has no ports, no restart policy, no devices
+// and no labels but its own.
+type Twin struct {
+	Of     string // id of the other
+	Name   string
+	Labels map[string]string
+	// Mounts are all its volumes and binds. A volume without a name is made
+	// with it and goes with it; one with a name is mounted as it is, empty or
+	// not. Its tmpfs mounts are those of the other.
+	Mounts []Mount
+	// Network is the network that it is in, under the names Aliases; or
+	// "none", or "container:NAME".
+	Network string
+	Aliases []string
 }
 
 // Volume is a volume of the engine.

@@ -155,11 +155,11 @@ func (c *Client) State(ctx context.Context, id string) (string, error) {
 	return list[0].State, nil
 }
 
-// RemoveContainer kills and removes a container. One that is gone, or being
-// removed, is no error.
+// RemoveContainer implements restore.Engine: one that is gone, or being removed,
+// is no error.
 func (c *Client) RemoveContainer(ctx context.Context, id string) error {
 	err := c.call(ctx, "remove container "+id, func() error {
-		return c.api.ContainerRemove(ctx, id, container.RemoveOptions{Force: true})
+		return c.api.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
 	})
 	if err != nil && !errors.Is(err, restore.ErrNoSuch) {
 		if _, gone := c.State(ctx, id); errors.Is(gone, restore.ErrNoSuch) {

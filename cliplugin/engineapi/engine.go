@@ -165,6 +165,7 @@ func (c *Client) Container(ctx context.Context, id string) (out restore.Containe
 			out.Policy.Name = string(container.RestartPolicyDisabled)
 		}
 		out.Mounts = append(out.Mounts, tmpfs(in.HostConfig)...)
+		out.Network, out.Reach = ownNetwork(in.HostConfig), reach(in.HostConfig)
 	}
 	if s := in.State; s != nil {
 		out.State, out.ExitCode = s.Status, s.ExitCode

@@ -22,6 +22,8 @@ type question struct {
 	Grace  *int              `json:",omitempty"`
 	Policy journal.Policy    `json:",omitzero"`
 	Volume plan.CreateVolume `json:",omitzero"`
+	Twin   restore.Twin      `json:",omitzero"`
+	Lines  int               `json:",omitempty"`
 	// Steps is how many durable steps there were before the process ended.
 	Steps int `json:",omitempty"`
 }
@@ -32,6 +34,7 @@ type answer struct {
 	Containers []restore.Container `json:",omitempty"`
 	Volumes    []restore.Volume    `json:",omitempty"`
 	Image      restore.Image       `json:",omitzero"`
+	Text       []string            `json:",omitempty"`
 	Error      string              `json:",omitempty"`
 	NoSuch     bool                `json:",omitempty"`
 }
@@ -93,6 +96,18 @@ func ask(e restore.Engine, q question) (a answer, err error) {
 		err = e.Unpause(ctx, q.On)
 	case "SetPolicy":
 		err = e.SetPolicy(ctx, q.On, q.Policy)
+	case "CreateTwin":
+		var id string
+		id, err = e.CreateTwin(ctx, q.Twin)
+		a.Text = []string{id}
+	case "RemoveContainer":
+		err = e.RemoveContainer(ctx, q.On)
+	case "CreateNetwork":
+		err = e.CreateNetwork(ctx, q.On, q.Volume.Labels)
+	case "RemoveNetwork":
+		err = e.RemoveNetwork(ctx, q.On)
+	case "Output":
+		a.Text, err = e.Output(ctx, q.On, q.Lines)
 	default:
 		err = fmt.Errorf("no method %q", q.Method)
 	}
@@ -198,4 +213,29 @@ func (e *remoteEngine) Unpause(_ context.Context, id string) error {
 
 func (e *remoteEngine) SetPolicy(_ context.Context, id string, p journal.Policy) error {
 	return e.do(question{Method: "SetPolicy", On: id, Policy: p})
+}
+
+func (e *remoteEngine) CreateTwin(_ context.Context, t restore.Twin) (string, error) {
+	a, err := e.call(question{Method: "CreateTwin", On: t.Name, Twin: t})
+	if err != nil {
+		return "", err
+	}
+	return a.Text[0], nil
+}
+
+func (e *remoteEngine) RemoveContainer(_ context.Context, id string) error {
+	return e.do(question{Method: "RemoveContainer", On: id})
+}
+
+func (e *remoteEngine) CreateNetwork(_ context.Context, name string, labels map[string]string) error {
+	return e.do(question{Method: "CreateNetwork", On: name, Volume: plan.CreateVolume{Labels: labels}})
+}
+
+func (e *remoteEngine) RemoveNetwork(_ context.Context, name string) error {
+	return e.do(question{Method: "RemoveNetwork", On: name})
+}
+
+func (e *remoteEngine) Output(_ context.Context, id string, lines int) ([]string, error) {
+	a, err := e.call(question{Method: "Output", On: id, Lines: lines})
+	return a.Text, err
 }

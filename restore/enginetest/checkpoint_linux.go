@@ -15,6 +15,7 @@ type Checkpoint struct {
 	volumes    map[string]restore.Volume
 	images     []restore.Image
 	containers []frozen
+	networks   map[string]bool
 }
 
 // frozen is a container in a checkpoint. Of the trees that it has mounted it holds
@@ -28,7 +29,7 @@ type frozen struct {
 func (e *Engine) Checkpoint() (Checkpoint, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	i := Checkpoint{host: e.host, volumes: maps.Clone(e.volumes), images: slices.Clone(e.images)}
+	i := Checkpoint{host: e.host, volumes: maps.Clone(e.volumes), images: slices.Clone(e.images), networks: maps.Clone(e.networks)}
 	for _, c := range e.containers {
 		f := frozen{container: *c, paths: map[string]string{}}
 		f.trees = nil
@@ -63,6 +64,7 @@ func (e *Engine) Rewind(i Checkpoint) error {
 		c.letGo()
 	}
 	e.host, e.volumes, e.images = i.host, maps.Clone(i.volumes), slices.Clone(i.images)
+	e.networks = maps.Clone(i.networks)
 	e.containers, e.calls, e.crashed = nil, nil, false
 	for _, f := range i.containers {
 		c := f.container
@@ -110,6 +112,9 @@ func (i Checkpoint) String() string {
 	}
 	for _, name := range slices.Sorted(maps.Keys(i.volumes)) {
 		s += "volume " + name + "\n"
+	}
+	for _, name := range slices.Sorted(maps.Keys(i.networks)) {
+		s += "network " + name + "\n"
 	}
 	return s
 }

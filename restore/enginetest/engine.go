@@ -49,7 +49,8 @@ func (c Call) String() string {
 // Changes reports whether the call is one that changes the engine's state.
 func (c Call) Changes() bool {
 	switch c.Method {
-	case "CreateVolume", "RemoveVolume", "Stop", "Start", "Pause", "Unpause", "SetPolicy":
+	case "CreateVolume", "RemoveVolume", "Stop", "Start", "Pause", "Unpause", "SetPolicy",
+		"CreateTwin", "RemoveContainer", "CreateNetwork", "RemoveNetwork":
 		return true
 	}
 	return false
@@ -67,6 +68,7 @@ type Engine struct {
 	volumes    map[string]restore.Volume
 	images     []restore.Image
 	containers []*container
+	networks   map[string]bool
 	calls      []Call
 	crashed    bool
 }
@@ -106,8 +108,9 @@ func At(t testing.TB, dir string) *Engine {
 			ID: "TEST:ENGINE", Name: "host", Version: "28.5.2", OS: "linux", Arch: "amd64",
 			DataRoot: filepath.Join(dir, "docker"), Driver: "overlay2",
 		},
-		proc:    filepath.Join(dir, "proc"),
-		volumes: map[string]restore.Volume{},
+		proc:     filepath.Join(dir, "proc"),
+		volumes:  map[string]restore.Volume{},
+		networks: map[string]bool{},
 	}
 	for _, dir := range []string{filepath.Join(e.host.DataRoot, "volumes"), e.proc} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -222,8 +225,8 @@ func (e *Engine) Change(t testing.TB, id string, change func(*restore.Container)
 	}
 }
 
-// RemoveContainer removes a container, whatever it does.
-func (e *Engine) RemoveContainer(id string) {
+// Drop removes a container, whatever it does, as somebody else would.
+func (e *Engine) Drop(id string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.drop(id)
@@ -403,7 +406,7 @@ func (e *Engine) find(id string) *container {
 func (e *Engine) drop(id string) {
 	kept := e.containers[:0]
 	for _, c := range e.containers {
-		if c.ID == id {
+		if c.ID == id || c.Name == id {
 			c.letGo()
 			continue
 		}

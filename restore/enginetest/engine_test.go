@@ -170,7 +170,7 @@ func TestAVolumeInUseIsNotRemoved(t *testing.T) {
 	e, tree := shop(t)
 	ctx := context.Background()
 	assert.ErrorContains(t, e.RemoveVolume(ctx, "shop_db"), "in use")
-	e.RemoveContainer("c1")
+	e.Drop("c1")
 	assert.NilError(t, e.RemoveVolume(ctx, "shop_db"))
 	_, err := os.Lstat(filepath.Dir(tree))
 	assert.ErrorIs(t, err, os.ErrNotExist)
