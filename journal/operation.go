@@ -34,10 +34,11 @@ const (
 	Remove  Kind = "rm"
 	Import  Kind = "import"
 	Adopt   Kind = "adopt"
+	Drill   Kind = "drill"
 )
 
 // Kinds lists all kinds.
-func Kinds() []Kind { return []Kind{Create, Restore, Undo, Remove, Import, Adopt} }
+func Kinds() []Kind { return []Kind{Create, Restore, Undo, Remove, Import, Adopt, Drill} }
 
 // Operation is the state of one operation: the body of a record.
 type Operation struct {
@@ -56,8 +57,10 @@ type Operation struct {
 	Volumes    []Volume    `json:"volumes,omitempty"`
 	Containers []Container `json:"containers,omitempty"`
 	// Remake is what an adoption makes of its one volume.
-	Remake      *Remake `json:"remake,omitempty"`
-	Consistency string  `json:"consistency,omitempty"`
+	Remake *Remake `json:"remake,omitempty"`
+	// Network is the name of the one that a drill makes for its containers.
+	Network     string `json:"network,omitempty"`
+	Consistency string `json:"consistency,omitempty"`
 	// Start says whether containers are started at the end as they were.
 	Start bool `json:"start,omitempty"`
 	// Rollback says that an unhealthy workload takes all volumes back.
@@ -97,8 +100,11 @@ type Volume struct {
 	Files int64 `json:"files,omitempty"`
 }
 
-// Container is a container that the operation stops or pauses, as it was.
+// Container is a container that the operation stops or pauses, as it was, or one
+// that a drill makes.
 type Container struct {
+	// ID is the engine's; for one that is yet to be made its name, by which the
+	// engine finds it too.
 	ID      string `json:"id"`
 	Name    string `json:"name"`
 	Service string `json:"service,omitempty"`

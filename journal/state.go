@@ -10,6 +10,9 @@ const (
 	// Working is everything of an operation that swaps nothing: create, rm,
 	// import. Containers that were paused or stopped are on record.
 	Working State = "working"
+	// Drilling: the volumes, containers and network of a drill, all on record,
+	// may exist and are to go.
+	Drilling State = "drilling"
 	// Staging: new trees are being written beside the old ones.
 	Staging State = "staging"
 	// Stopping: all stages are complete and synced; containers are on record
@@ -29,13 +32,14 @@ const (
 )
 
 // transitions is the state machine: what may follow what. An operation that
-// swaps nothing goes Working, Starting, Closed.
+// swaps nothing goes Working, Starting, Closed; a drill Drilling, Closed.
 var transitions = []struct {
 	from State
 	to   []State
 }{
-	{"", []State{Working, Staging}},
+	{"", []State{Working, Drilling, Staging}},
 	{Working, []State{Working, Starting, Closed}},
+	{Drilling, []State{Closed}},
 	{Staging, []State{Staging, Stopping, Aborting}},
 	{Stopping, []State{Stopping, Prepared, Aborting}},
 	{Prepared, []State{Prepared, Committed, Aborting}},

@@ -58,10 +58,13 @@ func bring(t *testing.T, s *Store, state State) *Log {
 	if state == Working {
 		op.Kind, op.State = Create, Working
 	}
+	if state == Drilling {
+		op.Kind, op.State = Drill, Drilling
+	}
 	log, err := s.Begin(ctx, op)
 	assert.NilError(t, err)
 	t.Cleanup(log.Release)
-	if state == Working || state == Staging {
+	if state == Working || state == Drilling || state == Staging {
 		return log
 	}
 	assert.NilError(t, log.Write(Stopping))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,6 +49,8 @@ type scenario struct {
 	copier copyengine.Engine
 	// health is that of the database; nil is healthy.
 	health enginetest.Health
+	// same says that the operation leaves everything as it was.
+	same bool
 	// creates says that the last volume is there only after the operation.
 	creates bool
 	// fails is how the operation ends, and undoes the snapshots when it then
@@ -97,6 +100,15 @@ func create(consistency snapshot.Consistency) func(context.Context, *restore.Dom
 func remove(ref string) func(context.Context, *restore.Domain) error {
 	return func(ctx context.Context, d *restore.Domain) error {
 		_, err := d.Remove(ctx, idThis, []string{ref}, "")
+		return err
+	}
+}
+
+// drill tries the first snapshot out, and starts what ran.
+func drill(r plan.DrillRequest) func(context.Context, *restore.Domain) error {
+	return func(ctx context.Context, d *restore.Domain) error {
+		r.Snapshot, r.Start, r.Steady, r.Timeout = "first", true, time.Nanosecond, time.Minute
+		_, err := d.Drill(ctx, idThis, r)
 		return err
 	}
 }
@@ -162,6 +174,22 @@ func scenarios() []scenario {
 				return err
 			},
 			was: "second", becomes: "second", had: []string{"first"}, gets: []string{"first", "this"},
+		},
+		scenario{
+			name: "drill that starts the workload", volumes: 2, copier: archives.New(), opaque: true, same: true,
+			prepare: calls{createFirst}, call: drill(plan.DrillRequest{}),
+			was: "second", becomes: "second", had: []string{"first"}, gets: []string{"first"},
+		},
+		scenario{
+			name: "drill that keeps what does not get healthy", volumes: 1, copier: archives.New(), opaque: true, same: true,
+			prepare: calls{createFirst}, call: drill(plan.DrillRequest{Keep: true}), fails: fault.NotStarted,
+			health: func(c restore.Container, n int) string {
+				if strings.HasPrefix(c.ID, "twin") {
+					return "unhealthy"
+				}
+				return "healthy"
+			},
+			was: "second", becomes: "second", had: []string{"first"}, gets: []string{"first"},
 		},
 		scenario{
 			name: "undo of 2 volumes", volumes: 2,

@@ -98,6 +98,9 @@ func (k *walker) record(call func(context.Context, *restore.Domain) error) (poin
 	} else {
 		assert.NilError(k.t, err)
 	}
+	if k.same {
+		want = "same"
+	}
 	assert.Equal(k.t, k.outcome("an undisturbed run"), want)
 	k.settled("an undisturbed run", k.containers(k.first))
 	return points
@@ -244,6 +247,8 @@ func (k *walker) outcome(how string) string {
 		return words[0] == word && slices.Equal(names, append([]string{}, snapshots...)) && volumes == k.volumes
 	}
 	switch {
+	case k.same && is(k.was, k.had):
+		return "same"
 	case is(k.becomes, k.gets):
 		return "new"
 	case k.undoes != nil && is(k.was, k.undoes):
@@ -255,9 +260,12 @@ func (k *walker) outcome(how string) string {
 	return ""
 }
 
-// containers tells the state and the policy of every container.
+// containers tells the state and the policy of every container of the workload.
 func (k *walker) containers(s state) (all []string) {
 	for _, c := range s.engine.Containers() {
+		if strings.HasPrefix(c.Name, trial) {
+			continue
+		}
 		all = append(all, fmt.Sprintf("%s %s %s:%d", c.ID, c.State, c.Policy.Name, c.Policy.Retries))
 	}
 	return all
@@ -281,6 +289,7 @@ func (k *walker) settled(how string, want []string) {
 				"after %s: container %s runs on a tree of %s that is not the live one", how, c.Name, m.Name)
 		}
 	}
+	k.trialsAreGone(how)
 	kept := map[string]bool{}
 	assert.NilError(k.t, k.w.run(func(ctx context.Context, d *restore.Domain) error {
 		all, err := d.List(ctx, "")
@@ -336,6 +345,26 @@ func (k *walker) rooted() []string {
 	return []string{"format", "journal", "snapshots"}
 }
 
+// trialsAreGone checks that nothing is left of a drill, or, where it ended as
+// it should and was told to keep it, all of it and nothing that runs.
+func (k *walker) trialsAreGone(how string) {
+	k.t.Helper()
+	left := k.w.trials()
+	data, err := os.ReadFile(filepath.Join(k.w.e.StateRoot(), "journal", idThis+".json"))
+	if err == nil {
+		op, _, err := journal.Decode(data)
+		assert.NilError(k.t, err)
+		if op.State == journal.Closed && op.Kind == journal.Drill && op.Volumes[0].Keep {
+			assert.Equal(k.t, len(left), len(op.Volumes)+len(op.Containers)+1, "after %s: %v", how, left)
+			for _, one := range left {
+				assert.Assert(k.t, !strings.HasSuffix(one, " running"), "after %s: %s", how, one)
+			}
+			return
+		}
+	}
+	assert.Equal(k.t, len(left), 0, "after %s: %v", how, left)
+}
+
 // neverMixed starts every container that can be started in a state, as its
 // engine and its user would, and checks that what runs then, together, sees
 // only old or only new data.
@@ -355,6 +384,9 @@ func (k *walker) neverMixed(s found) {
 		assert.NilError(k.t, err)
 		seen := map[string]string{}
 		for _, tree := range now.Mounted() {
+			if strings.Contains(tree, "/"+trial) {
+				continue // it is nobody's data
+			}
 			word, err := content(tree)
 			assert.NilError(k.t, err, "after %s: a container runs on %s", s.how, tree)
 			seen[word] = tree

@@ -403,7 +403,31 @@ func (w *world) workload(t *testing.T, volumes int, kinds bool, health enginetes
 	}
 }
 
-// trees gives the live trees' paths by volume.
+// trial begins the names of all that a drill makes.
+const trial = "snaprestore-drill-"
+
+// trials are what is there of drills.
+func (w *world) trials() (all []string) {
+	w.t.Helper()
+	volumes, err := os.ReadDir(filepath.Join(w.e.DataRoot(), "volumes"))
+	assert.NilError(w.t, err)
+	for _, v := range volumes {
+		if strings.HasPrefix(v.Name(), trial) {
+			all = append(all, "volume "+v.Name())
+		}
+	}
+	for _, c := range w.e.All() {
+		if strings.HasPrefix(c.Name, trial) {
+			all = append(all, "container "+c.Name+" "+c.State)
+		}
+	}
+	for _, name := range w.e.Networks() {
+		all = append(all, "network "+name)
+	}
+	return all
+}
+
+// trees gives the live trees' paths by volume, but for those of drills.
 func (w *world) trees() map[string]string {
 	w.t.Helper()
 	out := map[string]string{}
@@ -413,7 +437,9 @@ func (w *world) trees() map[string]string {
 	all, err := w.e.Volumes(context.Background())
 	assert.NilError(w.t, err)
 	for _, v := range all {
-		out[v.Name] = v.Mountpoint
+		if !strings.HasPrefix(v.Name, trial) {
+			out[v.Name] = v.Mountpoint
+		}
 	}
 	if w.bound != "" {
 		out[w.bound] = w.bound

@@ -22,6 +22,7 @@ var gates = []struct {
 	open  []move // none: whatever the shape
 }{
 	{journal.Working, "", nil},
+	{journal.Drilling, "", nil},
 	{journal.Staging, "", nil},
 	{journal.Stopping, "", nil},
 	{journal.Committed, toNew, []move{keepOld, dropLink, leaveAlone}},

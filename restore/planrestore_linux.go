@@ -280,13 +280,13 @@ func (d *Domain) checkSpace(p *plan.Plan) error {
 			return placeFault(n.dir, err)
 		}
 		if bytes < n.bytes+reserve {
-			return fault.New(fault.Failed, "plan restore: %d volumes need %d MB beside the old data, and the file system of %s has %d MB left",
-				n.volumes, (n.bytes+reserve)>>20, n.dir, bytes>>20).
+			return fault.New(fault.Failed, "plan %s: %d volumes need %d MB beside the old data, and the file system of %s has %d MB left",
+				p.Kind, n.volumes, (n.bytes+reserve)>>20, n.dir, bytes>>20).
 				WithState("nothing was changed").
 				WithHint("make room, or remove old snapshots: docker snaprestore ls, docker snaprestore rm")
 		}
 		if files > 0 && files < n.files+64 {
-			return fault.New(fault.Failed, "plan restore: %d files are needed, and the file system of %s has room for %d more", n.files, n.dir, files).
+			return fault.New(fault.Failed, "plan %s: %d files are needed, and the file system of %s has room for %d more", p.Kind, n.files, n.dir, files).
 				WithState("nothing was changed").
 				WithHint("remove old snapshots: docker snaprestore ls, docker snaprestore rm")
 		}

@@ -24,6 +24,7 @@ var recoveries = []struct {
 	Action func(*Domain, context.Context, *journal.Log) (plan.Restored, error)
 }{
 	{journal.Working, (*Domain).endWorking},
+	{journal.Drilling, (*Domain).endDrill},     // as before
 	{journal.Staging, (*Domain).endUndecided},  // old
 	{journal.Stopping, (*Domain).endUndecided}, // old, containers started again
 	{journal.Prepared, (*Domain).carryOn},      // new
@@ -123,7 +124,7 @@ func (d *Domain) Resume(ctx context.Context, id string) (plan.Restored, error) {
 	}
 	var keys []journal.Key
 	for _, name := range op.Locks {
-		shared := strings.HasPrefix(name, snapshotKey("")) && op.Kind == journal.Restore
+		shared := strings.HasPrefix(name, snapshotKey("")) && (op.Kind == journal.Restore || op.Kind == journal.Drill)
 		keys = append(keys, journal.Key{Name: name, Shared: shared})
 	}
 	held, err := d.journal.Locks().Lock(ctx, keys, journal.Holder{Operation: op.ID, Kind: op.Kind, Since: time.Now().UTC()}, takeoverWait)
@@ -147,6 +148,9 @@ func (d *Domain) closedResult(op *journal.Operation) (plan.Restored, error) {
 	r := d.result(op)
 	if op.Outcome == nil {
 		return r, nil
+	}
+	if op.Kind == journal.Drill {
+		return r, endedDrill(op)
 	}
 	switch op.Outcome.Result {
 	case journal.ResultDone:

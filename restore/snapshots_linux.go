@@ -27,9 +27,14 @@ func (d *Domain) List(ctx context.Context, project string) ([]snapshot.Snapshot,
 	return out, errors.Join(err, ctx.Err())
 }
 
-// Inspect gives the snapshots that are named, in that order.
-func (d *Domain) Inspect(ctx context.Context, refs []string, project string) ([]snapshot.Snapshot, error) {
-	out := []snapshot.Snapshot{}
+// Inspect gives the snapshots that are named, in that order, each with the last
+// drill of it that the journal remembers.
+func (d *Domain) Inspect(ctx context.Context, refs []string, project string) ([]plan.Inspected, error) {
+	out := []plan.Inspected{}
+	ops, err := d.journal.List()
+	if err != nil {
+		d.warn("", "what the journal has of drills is not all known: %v", err)
+	}
 	var failed []error
 	for _, ref := range refs {
 		s, err := d.snapshots.Resolve(ref, project)
@@ -37,9 +42,22 @@ func (d *Domain) Inspect(ctx context.Context, refs []string, project string) ([]
 			failed = append(failed, err)
 			continue
 		}
-		out = append(out, s)
+		out = append(out, plan.Inspected{Snapshot: s, Drilled: lastDrill(ops, s)})
 	}
 	return out, errors.Join(append(failed, ctx.Err())...)
+}
+
+// lastDrill is the newest drill of a whole snapshot that succeeded.
+func lastDrill(ops []*journal.Operation, s snapshot.Snapshot) (last *plan.LastDrill) {
+	for _, op := range ops {
+		if op.Snapshot != s.ID {
+			continue
+		}
+		if drill := plan.Drill(op, len(s.Volumes)); drill != nil {
+			last = drill // the list has the oldest first
+		}
+	}
+	return last
 }
 
 // Remove removes snapshots for good. All are looked up, and locked, before the

@@ -91,11 +91,11 @@ func (d *domain) List(_ context.Context, project string) ([]snapshot.Snapshot, e
 	return []snapshot.Snapshot{snap("a")}, nil
 }
 
-func (d *domain) Inspect(_ context.Context, refs []string, _ string) ([]snapshot.Snapshot, error) {
+func (d *domain) Inspect(_ context.Context, refs []string, _ string) ([]plan.Inspected, error) {
 	d.call("Inspect")
-	out := []snapshot.Snapshot{}
+	out := []plan.Inspected{}
 	for _, ref := range refs {
-		out = append(out, snap(ref))
+		out = append(out, plan.Inspected{Snapshot: snap(ref)})
 	}
 	return out, nil
 }
@@ -127,6 +127,16 @@ func (d *domain) Import(_ context.Context, _ string, r io.Reader, _ string) (sna
 func (d *domain) Verify(ctx context.Context, refs []string, _ string) ([]plan.Verified, error) {
 	d.call("Verify")
 	return []plan.Verified{{Snapshot: refs[0]}}, d.doWork(ctx)
+}
+
+func (d *domain) Drill(ctx context.Context, id string, r plan.DrillRequest) (plan.Drilled, error) {
+	d.call("Drill " + r.Snapshot)
+	return plan.Drilled{Operation: id, Snapshot: r.Snapshot}, d.doWork(ctx)
+}
+
+func (d *domain) Drilled(id string) (plan.Drilled, error) {
+	d.call("Drilled " + id)
+	return plan.Drilled{Operation: id}, nil
 }
 
 func (d *domain) Status(_ context.Context, id string) ([]plan.Status, error) {

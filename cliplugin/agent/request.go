@@ -20,7 +20,7 @@ type Verb string
 const (
 	Create  Verb = "create"  // snapshot.Snapshot
 	List    Verb = "ls"      // []snapshot.Snapshot, newest first
-	Inspect Verb = "inspect" // []snapshot.Snapshot
+	Inspect Verb = "inspect" // []plan.Inspected
 	Remove  Verb = "rm"      // []string, ids
 	Restore Verb = "restore" // plan.Restored; plan.Plan for a dry run
 	Undo    Verb = "undo"    // plan.Restored; plan.Plan for a dry run
@@ -29,6 +29,7 @@ const (
 	Export  Verb = "export"  // snapshot.Snapshot; the archive on standard output
 	Import  Verb = "import"  // snapshot.Snapshot; the archive on standard input
 	Verify  Verb = "verify"  // []plan.Verified
+	Drill   Verb = "drill"   // plan.Drilled
 	Doctor  Verb = "doctor"  // []plan.Check
 	Allow   Verb = "allow"   // []string, all allowed prefixes
 	Adopt   Verb = "adopt"   // []plan.Adopted
@@ -45,6 +46,7 @@ type Request struct {
 	Restore *plan.RestoreRequest `json:"restore,omitempty"`
 	Undo    *plan.UndoRequest    `json:"undo,omitempty"`
 	Adopt   *plan.AdoptRequest   `json:"adopt,omitempty"`
+	Drill   *plan.DrillRequest   `json:"drill,omitempty"`
 
 	// References are snapshots (inspect, rm, verify, export: one) or one
 	// operation (status, recover).

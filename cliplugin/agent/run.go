@@ -77,6 +77,8 @@ const (
 	waitInterval = 5 * time.Second
 	// farewell is how long a cancelled client waits for its agent's end.
 	farewell = 5 * time.Second
+	// unmaking is how long it waits for one that takes back what it has made.
+	unmaking = time.Minute
 )
 
 // watch follows the agent to its end.
@@ -252,11 +254,15 @@ func (r *run) interrupted(ctx context.Context, copied <-chan struct{}, begun boo
 		r.remove(ctx)
 		return nil, r.stopped(ctx, ctx.Err())
 	}
-	if begun && !r.traits.in {
+	if begun && !r.traits.in && !r.traits.attended {
 		return nil, r.goesOn("stopped watching")
 	}
-	// The agent hears the end of its input: a plan is declined by it, and an
-	// archive is torn.
+	wait := farewell
+	if r.traits.attended {
+		wait = unmaking
+	}
+	// The agent hears the end of its input: a plan is declined by it, an archive
+	// is torn, and what is of no use without a client is taken back.
 	select {
 	case <-copied:
 		if r.result != nil {
@@ -265,9 +271,12 @@ func (r *run) interrupted(ctx context.Context, copied <-chan struct{}, begun boo
 		}
 		if r.fault != nil {
 			r.remove(ctx)
+			if r.traits.attended {
+				return nil, r.fault // it says what was taken back
+			}
 			return nil, r.stopped(ctx, ctx.Err())
 		}
-	case <-time.After(farewell):
+	case <-time.After(wait):
 	}
 	return nil, r.goesOn("stopped watching")
 }

@@ -42,6 +42,12 @@ func (s *server) run(ctx context.Context, config restore.Config, g *greeting) (a
 		return nil, fault.New(fault.Declined, "%s: the agent ended before the operation began", r.Verb).
 			WithState("nothing was changed").WithHint("run the command again")
 	}
+	if s.traits.attended {
+		var cancel func()
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		go s.hangUp(cancel)
+	}
 	return s.change(ctx, d)
 }
 
@@ -122,6 +128,12 @@ func (s *server) change(ctx context.Context, d Domain) (any, error) {
 		}
 		s.begun.Store(true)
 		return d.Adopt(ctx, r.Operation, *r.Adopt)
+	case Drill:
+		if r.Drill == nil {
+			return nil, incomplete(r.Verb)
+		}
+		s.begun.Store(true)
+		return d.Drill(ctx, r.Operation, *r.Drill)
 	case Recover:
 		ref, err := s.reference(true)
 		if err != nil {
@@ -248,7 +260,9 @@ func (s *server) resume(ctx context.Context, d Domain) (any, error) {
 		if len(found) != 1 {
 			return nil, fmt.Errorf("find snapshot %s: found %d", restored.Snapshot, len(found))
 		}
-		return found[0], nil
+		return found[0].Snapshot, nil
+	case Drill:
+		return d.Drilled(restored.Operation)
 	case Adopt:
 		var adopted []plan.Adopted
 		for _, name := range restored.Volumes {

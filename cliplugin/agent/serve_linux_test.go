@@ -50,6 +50,7 @@ func TestChangingVerbsWaitForTheClientsFirstWord(t *testing.T) {
 	}{
 		{Request{Verb: Create, Operation: "o", Create: &plan.Create{}}, "Create o"},
 		{Request{Verb: Remove, Operation: "o", References: []string{"a"}}, "Remove"},
+		{Request{Verb: Drill, Operation: "o", Drill: &plan.DrillRequest{Snapshot: "s"}}, "Drill s"},
 		{Request{Verb: Recover, References: []string{"o"}}, "Recover o"},
 		{Request{Verb: Restore, Operation: "o", Restore: &plan.RestoreRequest{Snapshot: "s"}}, "PlanRestore s Execute o"},
 		{Request{Verb: Undo, Operation: "o", Undo: &plan.UndoRequest{}}, "PlanUndo  Execute o"},
@@ -68,7 +69,7 @@ func TestChangingVerbsWaitForTheClientsFirstWord(t *testing.T) {
 // The engine starts an agent again that died before its operation began, maybe
 // hours later and with nobody watching.
 func TestAgentThatNobodyWatchesBeginsNothing(t *testing.T) {
-	for _, verb := range []Verb{Create, Remove, Restore, Undo, Import} {
+	for _, verb := range []Verb{Create, Remove, Restore, Undo, Import, Drill} {
 		d := &domain{}
 		g := talk(t.Context(), t, d, Request{Verb: verb, Operation: "o", Create: &plan.Create{},
 			Restore: &plan.RestoreRequest{}, Undo: &plan.UndoRequest{}}, nil)
@@ -111,6 +112,8 @@ func TestRestartedAgentResumesItsOperation(t *testing.T) {
 		{"rm", Remove, []string{"s"}, []resumed{{result: done}}, `["s"]`, ""},
 		{"rm of several", Remove, []string{"s", "t"}, []resumed{{result: done}}, "", fault.Failed},
 		{"rolled back", Restore, nil, []resumed{{err: fault.New(fault.RolledBack, "no health")}}, "", fault.RolledBack},
+		{"drill", Drill, nil, []resumed{{result: done}}, `"operation":"o"`, ""},
+		{"drill came to nothing", Drill, nil, []resumed{{result: plan.Restored{Result: journal.ResultFailed}}}, "", fault.Failed},
 		{"create came to nothing", Create, nil, []resumed{{result: plan.Restored{Result: journal.ResultFailed}}}, "", fault.Failed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -258,6 +261,21 @@ func TestChangingGoesOnWithoutItsClient(t *testing.T) {
 }
 
 // The exit status tells the engine whether to start the agent again.
+// A drill is of no use without its client: it is called off, and says what it
+// took back.
+func TestADrillEndsWithItsClient(t *testing.T) {
+	d := &domain{work: func(ctx context.Context) error {
+		<-ctx.Done()
+		return fault.New(fault.Failed, "drill: %w", ctx.Err()).WithState("removed again")
+	}}
+	g := talk(t.Context(), t, d, Request{Verb: Drill, Operation: "o", Drill: &plan.DrillRequest{}}, nil)
+	g.say(Answer{Wait: true})
+	g.in.Close()
+	f := g.failed(fault.Failed)
+	assert.Equal(t, f.State, "removed again")
+	assert.Equal(t, g.exit(), exitSettled)
+}
+
 func TestTermEndsAtOnceAndTellsTheEngine(t *testing.T) {
 	working := make(chan struct{})
 	d := &domain{work: func(ctx context.Context) error { close(working); <-ctx.Done(); return ctx.Err() }}

@@ -8,6 +8,9 @@ type traits struct {
 	// blind says that the verb may be done again by an agent that the engine
 	// started again, though nobody watches: it finishes what others began.
 	blind bool
+	// attended says that the operation is of no use without its client, and
+	// takes itself back when that is gone.
+	attended bool
 	// in and out say that an archive comes on standard input, or leaves on
 	// standard output.
 	in, out bool
@@ -25,6 +28,7 @@ var verbs = map[Verb]traits{
 	Export:  {out: true},
 	Import:  {operation: true, in: true},
 	Verify:  {},
+	Drill:   {operation: true, attended: true},
 	Doctor:  {},
 	Allow:   {},
 	Adopt:   {operation: true},

@@ -13,7 +13,7 @@ import (
 
 	"github.com/snaprestore/snaprestore/cliplugin/agent"
 	"github.com/snaprestore/snaprestore/restore/fault"
-	"github.com/snaprestore/snaprestore/restore/snapshot"
+	"github.com/snaprestore/snaprestore/restore/plan"
 )
 
 type inspectOptions struct {
@@ -49,7 +49,7 @@ func runInspect(ctx context.Context, c *client, o *inspectOptions, references []
 		return err
 	}
 	return formatValues(c, o.format, list, func(raw json.RawMessage) (any, error) {
-		var s snapshot.Snapshot
+		var s plan.Inspected
 		err := json.Unmarshal(raw, &s)
 		return s, err
 	})
