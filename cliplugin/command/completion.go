@@ -135,14 +135,22 @@ func completeContainers(c *client) cobra.CompletionFunc {
 	})
 }
 
-// projectLabel is where Compose writes a container's project.
-const projectLabel = "com.docker.compose.project"
+// Labels in which Compose writes what a container is.
+const (
+	projectLabel = "com.docker.compose.project"
+	serviceLabel = "com.docker.compose.service"
+)
 
-func completeProjects(c *client) cobra.CompletionFunc {
+func completeProjects(c *client) cobra.CompletionFunc { return completeLabel(c, projectLabel) }
+
+func completeServices(c *client) cobra.CompletionFunc { return completeLabel(c, serviceLabel) }
+
+// completeLabel offers the values that a label of containers has.
+func completeLabel(c *client, label string) cobra.CompletionFunc {
 	return offer(c, func(ctx context.Context, conn Connection) (words []string, err error) {
 		list, err := conn.Engine.Containers(ctx)
 		for _, ctr := range list {
-			if name := ctr.Labels[projectLabel]; name != "" && !slices.Contains(words, name) {
+			if name := ctr.Labels[label]; name != "" && !slices.Contains(words, name) {
 				words = append(words, name)
 			}
 		}

@@ -17,8 +17,8 @@ func TestCompletion(t *testing.T) {
 	engine := &fakeEngine{
 		volumes: []restore.Volume{{Name: "shop_db"}, {Name: "shop_cache"}},
 		containers: []restore.Container{
-			{Name: "shop-db-1", Labels: map[string]string{projectLabel: "shop"}},
-			{Name: "shop-web-1", Labels: map[string]string{projectLabel: "shop"}},
+			{Name: "shop-db-1", Labels: map[string]string{projectLabel: "shop", serviceLabel: "db"}},
+			{Name: "shop-web-1", Labels: map[string]string{projectLabel: "shop", serviceLabel: "web"}},
 			{Name: "alone"},
 		},
 	}
@@ -40,6 +40,10 @@ func TestCompletion(t *testing.T) {
 		{"restore ", snapshots, "latest before-upgrade " + safetyID},
 		{"restore latest ", snapshots, "shop_db shop_cache"},
 		{"restore latest --confirm ", snapshots, snapshotID + " " + safetyID},
+		{"drill ", snapshots, "latest before-upgrade " + safetyID},
+		{"drill latest shop_db ", snapshots, "shop_cache"},
+		{"drill latest --start --service ", snapshots, "db web"},
+		{"drill latest --format ", snapshots, "json"},
 		{"inspect before-upgrade ", snapshots, "latest " + safetyID},
 		{"export latest ", snapshots, ""},
 		{"ls ", nil, ""},

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/restore/event"
 	"github.com/snaprestore/snaprestore/restore/plan"
 	"github.com/snaprestore/snaprestore/restore/snapshot"
 )
@@ -74,6 +75,47 @@ func restored() plan.Restored {
 		Safety: safetyID, Project: "shop", Volumes: []string{"shop_db", "shop_cache"},
 		Started: []string{"shop-db-1", "shop-web-1"}, Downtime: 1340 * time.Millisecond,
 	}
+}
+
+// drilled is a drill's result, with containers or without.
+func drilled(started, kept bool) plan.Drilled {
+	d := plan.Drilled{
+		Operation: operationID, Snapshot: snapshotID, Name: "before-upgrade", Project: "shop", Kept: kept, Took: 4200 * time.Millisecond,
+		Volumes: []plan.DrilledVolume{
+			{Volume: "shop_db", Trial: "snaprestore-drill-" + operationID + "-0-shop_db", Bytes: 193_400_000, Files: 2210, Took: 1500 * time.Millisecond},
+			{Volume: "shop_cache", Trial: "snaprestore-drill-" + operationID + "-1-shop_cache", Bytes: 1_200_000, Files: 1, Took: 20 * time.Millisecond},
+		},
+	}
+	if started {
+		d.Containers = []plan.DrilledContainer{
+			{Container: "shop-db-1", Trial: "snaprestore-drill-" + operationID + "-0-shop-db-1", Image: "postgres:16", Status: "healthy", Took: 2 * time.Second},
+			{Container: "shop-web-1", Trial: "snaprestore-drill-" + operationID + "-1-shop-web-1", Image: "shop/web:2", Status: "running", Took: 5 * time.Second},
+		}
+	}
+	if kept {
+		d.Network = "snaprestore-drill-" + operationID
+	}
+	return d
+}
+
+// drillEvents are those of a drill, in brief.
+func drillEvents() (all []event.Event) {
+	for i, e := range []event.Event{
+		{Type: event.Started, Verb: "drill", Message: "1 volumes of snapshot " + snapshotID},
+		{Type: event.Phase, Phase: "try"},
+		{Type: event.Progress, Volume: "shop_db", Bytes: 200, Files: 2, TotalBytes: 200, TotalFiles: 2, Done: true},
+		{Type: event.Phase, Phase: "sync"},
+		{Type: event.Phase, Phase: "compare"},
+		{Type: event.Progress, Volume: "shop_db", Bytes: 200, Files: 2, TotalBytes: 200, TotalFiles: 2, Done: true},
+		{Type: event.Phase, Phase: "start"},
+		{Type: event.Container, Container: "shop-db-1", Status: "starting"},
+		{Type: event.Container, Container: "shop-db-1", Status: "healthy"},
+		{Type: event.Phase, Phase: "remove"},
+	} {
+		e.Time = noon.Add(time.Duration(i) * time.Second)
+		all = append(all, e)
+	}
+	return all
 }
 
 func undone() plan.Restored {

@@ -87,6 +87,7 @@ func newRoot(c *client) *cobra.Command {
 		newImportCommand(c),
 		newAdoptCommand(c),
 		newVerifyCommand(c),
+		newDrillCommand(c),
 		newDoctorCommand(c),
 		newInstallCommand(c),
 		newUninstallCommand(c),

@@ -123,6 +123,20 @@ func TestVerbs(t *testing.T) {
 			{Snapshot: snapshotID, Name: "before-upgrade", Result: "ok", Bytes: 41_900_000},
 			{Snapshot: safetyID, Result: "damaged", Error: "0.tar.zst: checksum differs"},
 		}}},
+		{name: "drill", args: "drill before-upgrade", agent: fakeAgent{result: drilled(false, false)}},
+		{name: "drill-start", args: "drill --start before-upgrade", agent: fakeAgent{result: drilled(true, false), events: drillEvents()}},
+		{name: "drill-keep", args: "drill --start --keep before-upgrade --progress quiet", agent: fakeAgent{result: drilled(true, true)}},
+		{name: "drill-quiet", args: "drill -q before-upgrade", agent: fakeAgent{result: drilled(false, false)}},
+		{name: "drill-json", args: "drill --format json before-upgrade", agent: fakeAgent{result: drilled(true, false)}},
+		{name: "drill-template", args: "drill --format {{.Snapshot}}:\\ {{len\\ .Volumes}} before-upgrade", agent: fakeAgent{result: drilled(true, false)}},
+		{name: "drill-damaged", args: "drill before-upgrade", exit: 15, agent: fakeAgent{err: fault.New(fault.Corrupt, "drill: restore volume shop_db: checksum differs").
+			WithState("nothing of the workload was touched; what the drill made was removed again").WithHint("docker snaprestore verify %s", snapshotID)}},
+		{name: "drill-unhealthy", args: "drill --start before-upgrade", exit: 14, agent: fakeAgent{err: fault.New(fault.NotStarted, "drill: a container like shop-db-1 is unhealthy").
+			WithState("nothing of the workload was touched; what the drill made was removed again").WithHint("docker snaprestore drill --start --keep %s", snapshotID)}},
+		{name: "drill-service-alone", args: "drill --service db before-upgrade", exit: 1},
+		{name: "drill-nothing", args: "drill", exit: 1},
+		{name: "inspect-drilled", args: "inspect before-upgrade --format {{.Drilled.Started}}\\ {{.Name}}", agent: fakeAgent{result: []plan.Inspected{
+			{Snapshot: shopSnapshot(), Drilled: &plan.LastDrill{Operation: operationID, Time: noon, Started: true}}}}},
 		{name: "doctor-engine-down", args: "doctor --format {{.Name}}:\\ {{.Status}}:\\ {{.Hint}}", exit: 1, agent: fakeAgent{err: fault.New(fault.Failed, "no engine").WithHint("start it")}},
 		{name: "doctor", args: "doctor --format {{.Name}}:\\ {{.Status}}", agent: fakeAgent{result: []plan.Check{
 			{Name: "engine", Status: "ok", Detail: "28.5.2"}, {Name: "barriers", Status: "warning", Detail: "nobarrier", Hint: "mount without nobarrier"},
@@ -197,6 +211,9 @@ func TestRequests(t *testing.T) {
 			Consistency: snapshot.Stop, Engine: "pack", StopTimeout: &twenty, LockTimeout: time.Minute}}},
 		{"create --container c1 --container c2 -p shop", agent.Request{Verb: agent.Create, Create: &plan.Create{
 			Project: "shop", Volumes: []string{}, Containers: []string{"c1", "c2"}, Consistency: snapshot.Pause, Engine: "auto", Labels: map[string]string{}}}},
+		{"drill -p shop --start --service db --service web --keep --timeout 90 --steady 2s --lock-timeout 1m latest v1", agent.Request{Verb: agent.Drill, Drill: &plan.DrillRequest{
+			Snapshot: "latest", Volumes: []string{"v1"}, Project: "shop", Start: true, Services: []string{"db", "web"}, Keep: true,
+			Timeout: 90 * time.Second, Steady: 2 * time.Second, LockTimeout: time.Minute}}},
 		{"ls -p shop", agent.Request{Verb: agent.List, Project: "shop"}},
 		{"inspect -p shop latest~2", agent.Request{Verb: agent.Inspect, References: []string{"latest~2"}, Project: "shop"}},
 		{"rm a b", agent.Request{Verb: agent.Remove, References: []string{"a", "b"}}},
@@ -222,7 +239,7 @@ func TestRequests(t *testing.T) {
 			assert.Equal(t, len(a.requests), 1)
 			got := a.requests[0]
 			switch got.Verb {
-			case agent.Create, agent.Restore, agent.Undo, agent.Remove, agent.Import:
+			case agent.Create, agent.Restore, agent.Undo, agent.Remove, agent.Import, agent.Drill:
 				assert.Assert(t, journal.ValidID(got.Operation), "operation %q", got.Operation)
 				got.Operation = ""
 			}

@@ -85,6 +85,8 @@ var headings = map[string]string{
 	"copy ahead": "Copying while the workload runs",
 	"copy":       "Copying",
 	"unpause":    "Resuming",
+	"try":        "Restoring into throwaway volumes",
+	"compare":    "Comparing with the snapshot",
 	"stage":      "Staging the new data",
 	"sync":       "Writing to disk",
 	"stop":       "Stopping",
@@ -93,6 +95,7 @@ var headings = map[string]string{
 	"switch":     "Switching to the new data",
 	"start":      "Starting",
 	"roll back":  "Rolling back",
+	"remove":     "Removing what was made",
 	"done":       "", // the result says so
 }
 
