@@ -74,9 +74,11 @@ func begin(t testing.TB, cmd func(ctx context.Context) *exec.Cmd) *Process {
 		cancel()
 		close(p.done)
 	}()
+	// It keeps no hold of what the process has printed, for a test of hours.
+	done := p.done
 	t.Cleanup(func() {
 		cancel()
-		<-p.done
+		<-done
 	})
 	return p
 }
