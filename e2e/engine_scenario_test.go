@@ -3,6 +3,9 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -28,4 +31,16 @@ func TestAnEngineIsClearedAwayWithPausedContainers(t *testing.T) {
 	e.Docker("run", "--detach", "--name", "paused", "--network", "none", "snaprestore-demo/busybox", "sleep", "100000").OK(t)
 	e.Docker("pause", "paused").OK(t)
 	must(t, endProcesses(e.Dir, "/"+e.name+"/"))
+}
+
+// Operations repeat a start on this ground: what a start that was killed has
+// left of itself is in the way of the next one, which takes it away.
+func TestTheRemainsOfAKilledStartAreInTheWayOnce(t *testing.T) {
+	e := NewEngine(t)
+	id := e.Docker("create", "--name", "once", "--network", "none", "snaprestore-demo/busybox", "true").OK(t).Line()
+	must(t, os.MkdirAll(filepath.Join(e.Dir, "exec/runtime-runc/moby", id), 0o711))
+	if failed := e.Docker("start", "once"); failed.Code == 0 || !strings.Contains(failed.Stderr, "container with given ID already exists") {
+		t.Errorf("want a start that meets the remains\n%s", failed)
+	}
+	e.Docker("start", "once").OK(t)
 }

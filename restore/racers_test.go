@@ -89,9 +89,17 @@ func TestAContainerThatEndsAsItsPolicyIsSetEndsNoRestore(t *testing.T) {
 	checkRunning(t, e)
 }
 
-// A volume driver that dies in the midst of a start costs the workload nothing
-// but time: what was not started is started again.
+// A volume driver that dies in the midst of a start, and an engine that was
+// killed in one, cost the workload nothing but time: what was not started is
+// started again.
 func TestAStartThatTheVolumeDriverDidNotAnswerIsRepeated(t *testing.T) {
+	for _, cause := range []error{restore.ErrDriver, restore.ErrRemains} {
+		t.Run(cause.Error(), func(t *testing.T) { startsAgain(t, cause) })
+	}
+}
+
+func startsAgain(t *testing.T, cause error) {
+	t.Helper()
 	e, trees := shop(t)
 	d := open(t, e)
 	p := restoreOld(t, d, trees)
@@ -101,7 +109,7 @@ func TestAStartThatTheVolumeDriverDidNotAnswerIsRepeated(t *testing.T) {
 			return nil
 		}
 		failed[c.On]++
-		return fmt.Errorf("error while mounting volume: %w", restore.ErrDriver)
+		return fmt.Errorf("start: %w", cause)
 	}
 	restored, err := d.Execute(t.Context(), p)
 	assert.NilError(t, err)

@@ -18,7 +18,7 @@ const noHealth = time.Duration(0)
 const awaitTimeout = 2 * time.Minute
 
 // driverPatience is how long starts are repeated that a volume driver did not
-// answer. The engine starts it again within a second or so, but a call that was
+// answer, or that met what is left of one that was killed. The engine starts it again within a second or so, but a call that was
 // lost with the old one takes the engine 15 s to give up: it repeats it without
 // its content (moby pkg/plugins/client.go).
 const driverPatience = time.Minute
@@ -75,10 +75,11 @@ func (d *Domain) startAll(ctx context.Context, op *journal.Operation, health tim
 func (d *Domain) start(ctx context.Context, op string, c journal.Container) error {
 	d.say(op, event.Event{Type: event.Container, Container: c.Name, Status: "starting"})
 	err := d.startOnce(ctx, c.ID)
-	if errors.Is(err, ErrDriver) {
+	again := func() bool { return errors.Is(err, ErrDriver) || errors.Is(err, ErrRemains) }
+	if again() {
 		d.warn(op, "start container %s: %v; it is tried again", c.Name, err)
 	}
-	for since := time.Now(); errors.Is(err, ErrDriver) && time.Since(since) < driverPatience; {
+	for since := time.Now(); again() && time.Since(since) < driverPatience; {
 		select {
 		case <-ctx.Done():
 			return errors.Join(err, ctx.Err())

@@ -110,6 +110,15 @@ func unanswered(err error) bool {
 		strings.Contains(text, "error looking up volume plugin") && strings.Contains(text, "not found")
 }
 
+// remains reports whether a start failed since runc found a directory of an
+// earlier one, which was killed before it had written its state. The engine
+// then has runc delete it by force (runc delete.go, ErrNotExist; measured,
+// 28.5). The words are those of runc 1.1 and of the versions before it.
+func remains(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "container with given ID already exists") || strings.Contains(text, "container with id exists")
+}
+
 // Unreachable reports whether err says that the engine could not be reached
 // or went away.
 func Unreachable(err error) bool { return errors.Is(err, restore.ErrUnreachable) }
@@ -125,6 +134,8 @@ func (c *Client) translate(what string, err error) error {
 		return err
 	case unanswered(err): // before what was not found: that may be the driver
 		return fmt.Errorf("%s: %w: %w", what, restore.ErrDriver, oneLine(err))
+	case remains(err):
+		return fmt.Errorf("%s: %w: %w", what, restore.ErrRemains, oneLine(err))
 	case cerrdefs.IsNotFound(err):
 		return fmt.Errorf("%s: %w: %w", what, restore.ErrNoSuch, err)
 	case denied(err):

@@ -190,13 +190,16 @@ func TestEngineThatIsDown(t *testing.T) {
 }
 
 // What an engine says of a volume driver that did not answer it is told from
-// what the driver answered, and from a container that is not there.
+// what the driver answered, from a container that is not there, and from the
+// remains of a start that was killed.
 func TestAVolumeDriverThatDidNotAnswerIsTold(t *testing.T) {
 	for text, want := range map[string]error{
 		`error while mounting volume '': get web_db: error while checking if volume "web_db" exists in driver "snaprestore:latest": ` +
 			`Post "http://plugin.moby.localhost/VolumeDriver.Get": EOF`: restore.ErrDriver,
 		`error while mounting volume '': error looking up volume plugin snaprestore: plugin "snaprestore" not found`: restore.ErrDriver,
 		`error while mounting volume '': VolumeDriver.Mount: volume web_db: restore 3f is at work on it`:             nil,
+		`failed to create task for container: failed to create shim task: OCI runtime create failed: ` +
+			`runc create failed: container with given ID already exists: unknown`: restore.ErrRemains,
 		`No such container: x`: restore.ErrNoSuch,
 	} {
 		status := 500
@@ -205,7 +208,7 @@ func TestAVolumeDriverThatDidNotAnswerIsTold(t *testing.T) {
 		}
 		err := engine(t, "1.41", map[string]answer{"POST /containers/x/start": {status, message(text)}}).Start(context.Background(), "x")
 		assert.ErrorContains(t, err, text[:20])
-		for _, kind := range []error{restore.ErrDriver, restore.ErrNoSuch} {
+		for _, kind := range []error{restore.ErrDriver, restore.ErrRemains, restore.ErrNoSuch} {
 			assert.Check(t, is.Equal(errors.Is(err, kind), kind == want), "%s: %v", text, kind)
 		}
 	}
