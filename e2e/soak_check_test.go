@@ -75,7 +75,7 @@ func (s *soak) runAgain(ops []*journal.Operation) {
 			state := strings.SplitN(strings.TrimPrefix(line, "/"), " ", 4)
 			switch {
 			case state[1] == "running":
-			case state[1] == "exited" && s.excused(state[0], state[2], ops):
+			case state[1] == "exited" && s.excused(state[0], state[2], state[3], ops):
 				s.t.Logf("left down: %s", line)
 				s.Docker("start", state[0]).OK(s.t)
 				s.byHand++
@@ -87,20 +87,23 @@ func (s *soak) runAgain(ops []*journal.Operation) {
 	})
 }
 
-// excused tells that the engine may have left a container down: one that was
-// killed starts none with the policy unless-stopped, or none, when it boots.
-// Recovery starts what the operation had on record; where that had ended
-// before the boot, or there was none, nothing does.
-func (s *soak) excused(name, policy string, ops []*journal.Operation) bool {
-	if s.booted.Before(s.began) || policy != "unless-stopped" && policy != "no" {
-		return false
-	}
+// excused tells that the engine has left a container down, and nothing of ours
+// had to start it: no operation that has it on record ended after the boot. An
+// engine that was killed starts none with the policy unless-stopped, or none,
+// when it boots, and gives up a start that fails on what was killed with it: a
+// call to the driver, or a start.
+func (s *soak) excused(name, policy, failure string, ops []*journal.Operation) bool {
+	booted := s.booted.After(s.began)
 	for _, op := range ops {
-		if op.Updated.After(s.booted) && slices.ContainsFunc(op.Containers, func(c journal.Container) bool { return c.Name == name }) {
+		if (!booted || op.Updated.After(s.booted)) && slices.ContainsFunc(op.Containers, func(c journal.Container) bool { return c.Name == name }) {
 			return false
 		}
 	}
-	return true
+	if failure != "" {
+		return strings.Contains(failure, "/VolumeDriver.") && len(s.hit) > 0 ||
+			strings.Contains(failure, "container with given ID already exists") && booted
+	}
+	return booted && (policy == "unless-stopped" || policy == "no")
 }
 
 // judge fails the test unless the ledger is that of before or that of the
