@@ -72,10 +72,10 @@ func (s *soak) runAgain(ops []*journal.Operation) {
 		states := s.Docker(append([]string{"inspect", "--format", "{{.Name}} {{.State.Status}} {{.HostConfig.RestartPolicy.Name}} {{.State.Error}}"},
 			s.containers...)...).OK(s.t).Line()
 		for _, line := range strings.Split(states, "\n") {
-			state := strings.SplitN(strings.TrimPrefix(line, "/"), " ", 4)
+			state := strings.SplitN(strings.TrimSpace(strings.TrimPrefix(line, "/"))+" ", " ", 4)
 			switch {
 			case state[1] == "running":
-			case state[1] == "exited" && s.excused(state[0], state[2], state[3], ops):
+			case state[1] == "exited" && s.excused(state[0], state[2], strings.TrimSpace(state[3]), ops):
 				s.t.Logf("left down: %s", line)
 				s.Docker("start", state[0]).OK(s.t)
 				s.byHand++
