@@ -354,12 +354,11 @@ func (d *Domain) Drilled(id string) (plan.Drilled, error) {
 
 // endedDrill is the error with which a drill ended.
 func endedDrill(op *journal.Operation) error {
-	kept := len(op.Volumes) > 0 && op.Volumes[0].Keep
 	switch op.Outcome.Result {
 	case journal.ResultDone:
 		return nil
 	case journal.ResultNotStarted:
-		return drillFault(op, fault.New(fault.NotStarted, "%s", op.Outcome.Error), kept)
+		return drillFault(op, fault.New(fault.NotStarted, "%s", op.Outcome.Error), kept(op))
 	}
-	return drillFault(op, errors.New(op.Outcome.Error), kept)
+	return drillFault(op, errors.New(op.Outcome.Error), kept(op))
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -285,6 +286,32 @@ func TestADrillThatIsCalledOffAnywhereLeavesNothing(t *testing.T) {
 		}
 		k.gone()
 	}
+}
+
+// An engine that was at work on a call of an agent that died may end it after
+// recovery: the next one removes what came of it, and nothing that was kept.
+func TestWhatComesLateOfADrillIsRemovedByTheNextRecovery(t *testing.T) {
+	k := newDrilled(t)
+	k.create()
+	keeping, err := k.drill(t.Context(), plan.DrillRequest{Keep: true})
+	assert.NilError(t, err)
+	over, err := k.drill(t.Context(), plan.DrillRequest{Start: true})
+	assert.NilError(t, err)
+	unknown := trial + "0123456789ab-0-shop_db"
+	for _, name := range []string{over.Volumes[0].Trial, unknown} {
+		k.e.AddVolume(t, restore.Volume{Name: name})
+	}
+	k.e.AddContainer(t, restore.Container{ID: "late", Name: over.Containers[0].Trial,
+		Mounts: []restore.Mount{{Name: over.Volumes[0].Trial, Target: "/data"}}}, nil)
+	_, err = k.d.Recover(t.Context(), "")
+	assert.NilError(t, err)
+	left := []string{"volume " + unknown}
+	for _, v := range keeping.Volumes {
+		left = append(left, "volume "+v.Trial)
+	}
+	slices.Sort(left)
+	assert.DeepEqual(t, (&world{t: t, e: k.e}).trials(), left)
+	k.untouched()
 }
 
 // A snapshot is not removed under a drill, nor, before recovery, under one that

@@ -212,6 +212,9 @@ func (d *Domain) Recover(ctx context.Context, id string) (plan.Recovered, error)
 		}
 		out.Operations = append(out.Operations, r)
 	}
+	if err := d.sweepTrials(ctx); err != nil {
+		d.warn(id, "look for what drills left: %v", err)
+	}
 	d.journal.Tidy()
 	if worst == nil {
 		if err := d.snapshots.Sweep(d.busy); err != nil {

@@ -199,5 +199,49 @@ func (d *Domain) removeTwin(ctx context.Context, name string) error {
 	}
 }
 
+// sweepTrials removes what drills that are over have left. An agent that dies in
+// the middle of a call leaves the engine at work on it, which may end only after
+// recovery has removed everything.
+func (d *Domain) sweepTrials(ctx context.Context) error {
+	containers, err := d.Engine.Containers(ctx)
+	if err != nil {
+		return err
+	}
+	volumes, err := d.Engine.Volumes(ctx)
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, c := range containers {
+		if d.trialIsOver(c.Name) {
+			failed = append(failed, d.removeTwin(ctx, c.Name))
+		}
+	}
+	for _, v := range volumes {
+		if !d.trialIsOver(v.Name) {
+			continue
+		}
+		if err := d.Engine.RemoveVolume(ctx, v.Name); err != nil && !errors.Is(err, ErrNoSuch) {
+			failed = append(failed, fmt.Errorf("remove volume %s: %w", v.Name, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// trialIsOver tells of a name whether a drill has made it that is closed and was
+// not told to keep it. What the journal has forgotten is left alone.
+func (d *Domain) trialIsOver(name string) bool {
+	rest, ours := strings.CutPrefix(name, trialPrefix(""))
+	id, _, _ := strings.Cut(rest, "-")
+	if !ours || !journal.ValidID(id) {
+		return false
+	}
+	op, err := d.journal.Load(id)
+	return err == nil && op.Kind == journal.Drill && op.State == journal.Closed && !kept(op)
+}
+
+// kept tells whether a drill left what it made, on request.
+func kept(op *journal.Operation) bool { return len(op.Volumes) > 0 && op.Volumes[0].Keep }
+
 // errStays says that a container was removed and is there.
 var errStays = errors.New("it is still there")

@@ -4,6 +4,7 @@ package crashes
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +29,9 @@ type scenario struct {
 	was, becomes string
 	// had and gets are the snapshots, by name.
 	had, gets []string
+	// killed says that it is only killed: what it makes outlives no power loss
+	// that matters, since recovery removes it by its record.
+	killed bool
 	// adopts says that the volume changes its driver, from one to the other.
 	adopts [2]string
 }
@@ -71,6 +75,12 @@ func adopt(id string, back bool) call {
 	}
 }
 
+// drill tries the first snapshot out, and starts what ran.
+func drill(ctx context.Context, d *restore.Domain) error {
+	_, err := d.Drill(ctx, idThis, plan.DrillRequest{Snapshot: "first", Start: true, Steady: time.Nanosecond, Timeout: time.Minute})
+	return err
+}
+
 func recoverAll(ctx context.Context, d *restore.Domain) error {
 	_, err := d.Recover(ctx, "")
 	return err
@@ -87,6 +97,11 @@ func second(t *testing.T, w *world) {
 func restored(t *testing.T, w *world) {
 	second(t, w)
 	assert.NilError(t, w.run(restoreFirst(idEarlier)))
+}
+
+// recorded are the scenarios whose writes are recorded.
+func recorded() []scenario {
+	return slices.DeleteFunc(scenarios(), func(sc scenario) bool { return sc.killed })
 }
 
 // scenarios are the operations, the shorter ones first.
@@ -154,6 +169,10 @@ func scenarios() []scenario {
 		{
 			name: "restore", prepare: second, call: restoreFirst(idThis),
 			was: "second", becomes: "first", had: []string{"first"}, gets: []string{"first", "pre-restore-" + idThis},
+		},
+		{
+			name: "drill", prepare: second, call: drill, killed: true,
+			was: "second", becomes: "second", had: []string{"first"}, gets: []string{"first"},
 		},
 	}
 }
