@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/restore/budget"
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/snapshot"
 )
@@ -113,7 +114,11 @@ func (d *Domain) aheadVolume(ctx context.Context, id string, inv *inventory, a *
 	}
 	progress, end := d.meter(id, v.Name, 0, 0)
 	silent := func(string, string) {} // told when the snapshot itself is made
-	content, err := engine.SaveSince(ctx, a.bases[v.Name], a.settled, tree, store, index, silent, progress)
+	var content copyengine.Content
+	err = budget.Do(ctx, func() (err error) {
+		content, err = engine.SaveSince(ctx, a.bases[v.Name], a.settled, tree, store, index, silent, progress)
+		return err
+	})
 	if err != nil {
 		store.Close()
 		return nil, err

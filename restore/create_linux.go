@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/snaprestore/snaprestore/journal"
+	"github.com/snaprestore/snaprestore/restore/budget"
 	"github.com/snaprestore/snaprestore/restore/build"
 	"github.com/snaprestore/snaprestore/restore/event"
 	"github.com/snaprestore/snaprestore/restore/fault"
@@ -121,7 +122,13 @@ func (d *Domain) create(ctx context.Context, id string, r plan.Create, inv *inve
 		return none, d.abandonCreate(ctx, log, err)
 	}
 	defer draft.Close()
-	ahead, err := d.copyAhead(ctx, log, inv, draft, &snap)
+	// What stands still is not kept waiting.
+	whileRunning := budget.With(ctx, r.LimitRate)
+	whileStill := ctx
+	if len(op.Containers) == 0 {
+		whileStill = whileRunning
+	}
+	ahead, err := d.copyAhead(whileRunning, log, inv, draft, &snap)
 	if err != nil {
 		return none, d.abandonCreate(ctx, log, err)
 	}
@@ -130,7 +137,7 @@ func (d *Domain) create(ctx context.Context, id string, r plan.Create, inv *inve
 	frozenAt := time.Now()
 	err = d.freeze(ctx, log)
 	if err == nil {
-		err = d.saveAll(ctx, id, inv, draft, &snap, ahead.earlier)
+		err = d.saveAll(whileStill, id, inv, draft, &snap, ahead.earlier)
 	}
 	if err != nil {
 		return none, d.abandonCreate(ctx, log, err)

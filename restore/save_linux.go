@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snaprestore/snaprestore/journal/durable"
+	"github.com/snaprestore/snaprestore/restore/budget"
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/event"
 	"github.com/snaprestore/snaprestore/restore/snapshot"
@@ -68,11 +69,14 @@ func (d *Domain) save(ctx context.Context, id string, draft *snapshot.Draft, ind
 		return err
 	}
 	var content copyengine.Content
-	if inc, ok := engine.(copyengine.Incremental); ok {
-		content, err = inc.SaveSince(ctx, since.bases[v.Name], since.settled, tree, draft.Root(), index, skipped, progress)
-	} else {
-		content, err = engine.Save(ctx, tree, draft.Root(), index, skipped, progress)
-	}
+	err = budget.Do(ctx, func() (err error) {
+		if inc, ok := engine.(copyengine.Incremental); ok {
+			content, err = inc.SaveSince(ctx, since.bases[v.Name], since.settled, tree, draft.Root(), index, skipped, progress)
+		} else {
+			content, err = engine.Save(ctx, tree, draft.Root(), index, skipped, progress)
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}

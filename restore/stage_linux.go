@@ -10,6 +10,7 @@ import (
 
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/journal/durable"
+	"github.com/snaprestore/snaprestore/restore/budget"
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/plan"
@@ -23,6 +24,9 @@ import (
 // what is damaged ends here, before anything is stopped.
 func (d *Domain) stage(ctx context.Context, log *journal.Log, p *plan.Plan) error {
 	op := log.Op
+	if p.Restore != nil {
+		ctx = budget.With(ctx, p.Restore.LimitRate)
+	}
 	if err := d.makeVolumes(ctx, log, p); err != nil {
 		return err
 	}
@@ -155,7 +159,9 @@ func (d *Domain) load(ctx context.Context, op, name string, snap snapshot.Snapsh
 		}
 		defer kept.Close()
 		lost := func(path, reason string) { d.warn(op, "volume %s: %s: %s", name, path, reason) }
-		if err := tree.Copy(ctx, kept, into, lost, progress); err != nil {
+		if err := budget.Do(ctx, func() error {
+			return tree.Copy(ctx, kept, into, lost, budget.Progress(ctx, progress))
+		}); err != nil {
 			return err
 		}
 	default:
@@ -168,7 +174,9 @@ func (d *Domain) load(ctx context.Context, op, name string, snap snapshot.Snapsh
 			return err
 		}
 		defer store.Close()
-		if err := engine.Load(ctx, store, contentOf(sv), into, progress); err != nil {
+		if err := budget.Do(ctx, func() error {
+			return engine.Load(ctx, store, contentOf(sv), into, progress)
+		}); err != nil {
 			return err
 		}
 	}

@@ -70,6 +70,17 @@ type Request struct {
 	Confirm string `json:"confirm,omitempty"`
 }
 
+// jobs is how many processors the work may use; 0 for all.
+func (r *Request) jobs() int {
+	switch {
+	case r.Create != nil:
+		return r.Create.Jobs
+	case r.Restore != nil:
+		return r.Restore.Jobs
+	}
+	return 0
+}
+
 // Answer is the client's line on standard input after a plan. While a person
 // thinks, the client sends lines with Wait set every few seconds; end of file
 // or half a minute's silence is a no.

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/snaprestore/snaprestore/journal"
@@ -17,6 +18,9 @@ import (
 func (s *server) run(ctx context.Context, config restore.Config, g *greeting) (any, error) {
 	config.Events = s.events.send
 	r := s.request
+	if n := r.jobs(); n > 0 {
+		runtime.GOMAXPROCS(n) // which is what the copy engines go by
+	}
 	d, err := s.open(ctx, config)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -361,5 +362,28 @@ func TestEventsNeverBlock(t *testing.T) {
 	assert.Check(t, n <= progressBacklog+2, "%d", n)
 	for i := 1; i < len(times); i++ {
 		assert.Assert(t, times[i].After(times[i-1]))
+	}
+}
+
+// An agent is a process of its own, whose processors are those that are asked
+// for.
+func TestAnAgentUsesAsManyProcessorsAsItIsToldTo(t *testing.T) {
+	had := runtime.GOMAXPROCS(0)
+	defer runtime.GOMAXPROCS(had)
+	for _, req := range []Request{
+		{Verb: Create, Operation: "o", Create: &plan.Create{Jobs: had + 1}},
+		{Verb: Restore, Operation: "o", Restore: &plan.RestoreRequest{Snapshot: "s", Jobs: had + 2}},
+		{Verb: Create, Operation: "o", Create: &plan.Create{}}, // nothing is asked for
+	} {
+		g := talk(t.Context(), t, &domain{}, req, nil)
+		g.say(Answer{Wait: true})
+		m := g.next()
+		assert.Equal(t, m.Type, event.Result, "%v: %v", req.Verb, m.Error)
+		assert.Equal(t, g.exit(), exitSettled)
+		want := req.jobs()
+		if want == 0 {
+			want = had + 2
+		}
+		assert.Equal(t, runtime.GOMAXPROCS(0), want)
 	}
 }

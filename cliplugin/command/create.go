@@ -31,6 +31,7 @@ type createOptions struct {
 	engine      string
 	stopTimeout grace
 	lockTimeout seconds
+	bounds      bounds
 	progress    progress.Mode
 }
 
@@ -65,6 +66,7 @@ func newCreateCommand(c *client) *cobra.Command {
 	flags.Var(&o.consistency, "consistency", "What the containers do meanwhile (pause|stop|live)")
 	flags.StringVar(&o.engine, "engine", copyengine.Auto, "How volumes are stored (auto|btrfs|reflink|pack|archive)")
 	flags.Var(&o.stopTimeout, "stop-timeout", "Seconds before a container that does not stop is killed (default: its own)")
+	o.bounds.flags(flags)
 	flags.Var(&o.lockTimeout, "lock-timeout", "How long to wait for another operation (default: not at all)")
 	progress.Flag(cmd, &o.progress)
 	complete(cmd, "project", completeProjects(c))
@@ -102,6 +104,8 @@ func runCreate(ctx context.Context, c *client, o *createOptions, volumes []strin
 		Engine:      o.engine,
 		StopTimeout: o.stopTimeout.value,
 		LockTimeout: duration(o.lockTimeout),
+		LimitRate:   int64(o.bounds.rate),
+		Jobs:        int(o.bounds.jobs),
 	}}
 	s, err := watch[snapshot.Snapshot](ctx, c, r, d, agent.Handlers{})
 	if err != nil {

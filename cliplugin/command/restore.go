@@ -27,6 +27,7 @@ type restoreOptions struct {
 	timeout     seconds
 	stopTimeout grace
 	lockTimeout seconds
+	bounds      bounds
 }
 
 func newRestoreCommand(c *client) *cobra.Command {
@@ -65,6 +66,7 @@ func newRestoreCommand(c *client) *cobra.Command {
 	flags.BoolVar(&o.rollback, "rollback", false, "Undo everything when the workload does not get healthy in time")
 	flags.VarP(&o.timeout, "timeout", "t", "How long to wait for the workload to get healthy")
 	flags.Var(&o.stopTimeout, "stop-timeout", "Seconds before a container that does not stop is killed (default: its own)")
+	o.bounds.flags(flags)
 	flags.Var(&o.lockTimeout, "lock-timeout", "How long to wait for another operation (default: not at all)")
 	complete(cmd, "project", completeProjects(c))
 	complete(cmd, "confirm", completeSnapshotIDs(c))
@@ -87,6 +89,8 @@ func runRestore(ctx context.Context, c *client, o *restoreOptions, reference str
 			Timeout:     duration(o.timeout),
 			StopTimeout: o.stopTimeout.value,
 			LockTimeout: duration(o.lockTimeout),
+			LimitRate:   int64(o.bounds.rate),
+			Jobs:        int(o.bounds.jobs),
 		},
 	})
 }

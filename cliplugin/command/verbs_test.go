@@ -59,6 +59,8 @@ func TestVerbs(t *testing.T) {
 			"create: project shop is held by restore %s, begun 12s ago", operationID).
 			WithState("nothing was changed").WithHint("docker snaprestore status %s, or wait with --lock-timeout", operationID)}},
 		{name: "create-bad-consistency", args: "create -p shop --consistency freeze", exit: 1},
+		{name: "create-bad-limit-rate", args: "create -p shop --limit-rate none", exit: 1},
+		{name: "create-bad-jobs", args: "create -p shop --jobs 0", exit: 1},
 		{name: "create-bad-label", args: "create -p shop --stop-timeout soon", exit: 1},
 		{name: "create-file-and-project", args: "create -f compose.yaml -p shop", exit: 1},
 		{name: "adopt", args: "adopt shop_db shop_files", agent: fakeAgent{result: []plan.Adopted{
@@ -206,9 +208,9 @@ func TestRequests(t *testing.T) {
 		args string
 		want agent.Request
 	}{
-		{"create --name n --label a=b --label c --consistency stop --engine pack --stop-timeout 20 --lock-timeout 1m v1 v2", agent.Request{Verb: agent.Create, Create: &plan.Create{
+		{"create --name n --label a=b --label c --consistency stop --engine pack --stop-timeout 20 --lock-timeout 1m --limit-rate 50MB/s --jobs 2 v1 v2", agent.Request{Verb: agent.Create, Create: &plan.Create{
 			Volumes: []string{"v1", "v2"}, Name: "n", Labels: map[string]string{"a": "b", "c": ""},
-			Consistency: snapshot.Stop, Engine: "pack", StopTimeout: &twenty, LockTimeout: time.Minute}}},
+			Consistency: snapshot.Stop, Engine: "pack", StopTimeout: &twenty, LockTimeout: time.Minute, LimitRate: 50_000_000, Jobs: 2}}},
 		{"create --container c1 --container c2 -p shop", agent.Request{Verb: agent.Create, Create: &plan.Create{
 			Project: "shop", Volumes: []string{}, Containers: []string{"c1", "c2"}, Consistency: snapshot.Pause, Engine: "auto", Labels: map[string]string{}}}},
 		{"drill -p shop --start --service db --service web --keep --timeout 90 --steady 2s --lock-timeout 1m latest v1", agent.Request{Verb: agent.Drill, Drill: &plan.DrillRequest{
@@ -217,9 +219,9 @@ func TestRequests(t *testing.T) {
 		{"ls -p shop", agent.Request{Verb: agent.List, Project: "shop"}},
 		{"inspect -p shop latest~2", agent.Request{Verb: agent.Inspect, References: []string{"latest~2"}, Project: "shop"}},
 		{"rm a b", agent.Request{Verb: agent.Remove, References: []string{"a", "b"}}},
-		{"restore -f snap vol -p shop --no-start --rollback -t 90 --stop-timeout 20 --lock-timeout 5s", agent.Request{Verb: agent.Restore, Ask: true, Restore: &plan.RestoreRequest{
+		{"restore -f snap vol -p shop --no-start --rollback -t 90 --stop-timeout 20 --lock-timeout 5s --limit-rate 1.5GB --jobs 1", agent.Request{Verb: agent.Restore, Ask: true, Restore: &plan.RestoreRequest{
 			Snapshot: "snap", Volumes: []string{"vol"}, Project: "shop", NoStart: true, Rollback: true,
-			Timeout: 90 * time.Second, StopTimeout: &twenty, LockTimeout: 5 * time.Second}}},
+			Timeout: 90 * time.Second, StopTimeout: &twenty, LockTimeout: 5 * time.Second, LimitRate: 1_500_000_000, Jobs: 1}}},
 		{"restore snap --confirm 4f2a91c07d3e", agent.Request{Verb: agent.Restore, Ask: true, Confirm: snapshotID, Restore: &plan.RestoreRequest{
 			Snapshot: "snap", Volumes: []string{}, Timeout: healthTimeout}}},
 		{"restore --dry-run snap", agent.Request{Verb: agent.Restore, DryRun: true, Restore: &plan.RestoreRequest{

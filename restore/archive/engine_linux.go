@@ -8,6 +8,7 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/snaprestore/snaprestore/restore/budget"
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/tree"
@@ -32,6 +33,7 @@ const chunk = 256 << 10
 
 // Save stores a tree.
 func (engine) Save(ctx context.Context, root, store *os.Root, index int, skipped func(path, reason string), p copyengine.Progress) (copyengine.Content, error) {
+	p = budget.Progress(ctx, p)
 	out, err := Create(store, index)
 	if err != nil {
 		return copyengine.Content{}, err
@@ -154,6 +156,7 @@ func (in *Input) next(ctx context.Context) (*Entry, error) {
 
 // Load makes the tree of a stored file.
 func (engine) Load(ctx context.Context, store *os.Root, c copyengine.Content, root *os.Root, p copyengine.Progress) error {
+	p = budget.Progress(ctx, p)
 	in, err := Open(store, c)
 	if err != nil {
 		return err

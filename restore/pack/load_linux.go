@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/snaprestore/snaprestore/restore/budget"
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/tree"
@@ -52,6 +53,7 @@ type crew struct {
 // means that the frames are only checked.
 func start(s *stored, hand func() (*tree.Hand, error)) (*crew, error) {
 	c := &crew{s: s, tasks: make(chan *task, workers())}
+	begin := budget.Worker()
 	for range workers() {
 		var h *tree.Hand
 		if hand != nil {
@@ -61,7 +63,10 @@ func start(s *stored, hand func() (*tree.Hand, error)) (*crew, error) {
 			}
 		}
 		c.workers.Add(1)
-		go c.run(h)
+		go func() {
+			begin()
+			c.run(h)
+		}()
 	}
 	return c, nil
 }
@@ -251,7 +256,7 @@ func (l *loader) load() error {
 		case atEntry:
 			err = l.entry(x)
 		case atSegment:
-			l.segment(x)
+			err = l.segment(x)
 		}
 		if err != nil {
 			return err
@@ -281,6 +286,9 @@ func (l *loader) entry(x *index) error {
 		l.links++
 		return nil
 	case x.flags&hasFrame != 0:
+		if err := budget.Take(l.ctx, e.Stored()); err != nil {
+			return err
+		}
 		t := l.task(x)
 		t.files = append(t.files, placed{e, x.offset})
 		l.p(e.Stored(), 0)
@@ -314,11 +322,15 @@ func (l *loader) task(x *index) *task {
 	return t
 }
 
-func (l *loader) segment(x *index) {
+func (l *loader) segment(x *index) error {
 	f := x.frame(x.at)
+	if err := budget.Take(l.ctx, f.raw); err != nil {
+		return err
+	}
 	l.file.Use()
 	l.crew.tasks <- &task{frame: f, file: l.file, parts: x.parts}
 	l.p(f.raw, 0)
+	return nil
 }
 
 // link goes through the index once more for the hard links.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/snaprestore/snaprestore/restore/budget"
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/tree"
 )
@@ -72,11 +73,18 @@ func create(store *os.Root, name string) (*output, error) {
 	for range n {
 		o.free <- &job{ready: make(chan struct{}, 1)}
 	}
+	begin := budget.Worker()
 	for range workers() {
 		o.workers.Add(1)
-		go o.prepare()
+		go func() {
+			begin()
+			o.prepare()
+		}()
 	}
-	go o.drain()
+	go func() {
+		begin()
+		o.drain()
+	}()
 	return o, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/snaprestore/snaprestore/restore/budget"
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/tree"
 )
@@ -200,7 +201,7 @@ func (k *packer) takeNow(w waiting, size int64) (bool, error) {
 		}
 	}
 	k.record(w.n, size, at)
-	return true, nil
+	return true, budget.Take(k.ctx, size)
 }
 
 // take reads an entry's content, unless it lies somewhere already, and takes
@@ -229,6 +230,9 @@ func (k *packer) take(w waiting) error {
 	}
 	at := len(k.job.content)
 	if size > 0 {
+		if err := budget.Take(k.ctx, size); err != nil {
+			return err
+		}
 		k.job.content = k.job.content[:at+int(size)]
 		to := k.job.content[at:]
 		for _, x := range partsOf(&n.Entry) {
@@ -322,6 +326,9 @@ func (k *packer) segment(file *large, parts []tree.Extent, length int64, old fra
 		if err := k.turn(); err != nil {
 			return err
 		}
+	}
+	if err := budget.Take(k.ctx, length); err != nil {
+		return err
 	}
 	k.job.records = appendSegment(k.job.records, 0)
 	k.job.content = k.job.content[:length]

@@ -26,6 +26,10 @@ type Create struct {
 	Engine      string               `json:"engine,omitempty"`       // copy engine; "" or "auto" for the best that is able
 	StopTimeout *int                 `json:"stop_timeout,omitempty"` // seconds; nil for each container's own
 	LockTimeout time.Duration        `json:"lock_timeout,omitempty"` // nanoseconds
+	// LimitRate bounds what is copied while the workload runs, in bytes a
+	// second, and Jobs the processors that copying uses; 0 for no bound.
+	LimitRate int64 `json:"limit_rate,omitempty"`
+	Jobs      int   `json:"jobs,omitempty"`
 }
 
 // RestoreRequest asks for a restore.
@@ -38,6 +42,10 @@ type RestoreRequest struct {
 	Timeout     time.Duration `json:"timeout,omitempty"` // for health after the start
 	StopTimeout *int          `json:"stop_timeout,omitempty"`
 	LockTimeout time.Duration `json:"lock_timeout,omitempty"`
+	// LimitRate bounds what is copied while the workload runs, in bytes a
+	// second, and Jobs the processors that copying uses; 0 for no bound.
+	LimitRate int64 `json:"limit_rate,omitempty"`
+	Jobs      int   `json:"jobs,omitempty"`
 }
 
 // UndoRequest asks to take a restore, an undo or an adoption back.

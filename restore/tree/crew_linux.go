@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+
+	"github.com/snaprestore/snaprestore/restore/budget"
 )
 
 // small is the largest file that is made in the background, in bytes: larger
@@ -34,10 +36,14 @@ type job struct {
 
 func newCrew() *crew {
 	c := &crew{queues: make([]chan job, min(4, runtime.GOMAXPROCS(0)))}
+	begin := budget.Worker()
 	for i := range c.queues {
 		c.queues[i] = make(chan job, 128) // at most 8 MiB of content
 		c.workers.Add(1)
-		go c.work(c.queues[i])
+		go func() {
+			begin()
+			c.work(c.queues[i])
+		}()
 	}
 	return c
 }

@@ -59,6 +59,7 @@ func RunFrom(t *testing.T, engine copyengine.Engine, dir func(testing.TB) string
 	t.Run("stays on its mount", s.staysOnMount)
 	t.Run("survives changes while it saves", s.survivesChanges)
 	t.Run("ends with its context", s.endsWithContext)
+	t.Run("keeps to a limit", s.keepsToLimit)
 	t.Run("finds every truncation", s.findsTruncation)
 	t.Run("finds flipped bits", s.findsFlippedBits)
 	t.Run("finds a damaged tree", s.findsDamagedTree)
