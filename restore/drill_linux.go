@@ -127,7 +127,7 @@ func (d *Domain) planTrial(op *journal.Operation, snap snapshot.Snapshot, wanted
 	for _, index := range chosen {
 		sv := snap.Volumes[index]
 		op.Volumes = append(op.Volumes, journal.Volume{Name: trialName(op.ID, sv.Name, index), Created: true, Index: index})
-		p.Volumes = append(p.Volumes, plan.Volume{Name: sv.Name, Engine: sv.Engine, Bytes: sv.Bytes, Files: sv.Files})
+		p.Volumes = append(p.Volumes, plan.Volume{Name: sv.Name, Engine: sv.Engine, Bytes: sv.Bytes, Files: sv.Files, Uncounted: sv.Uncounted})
 		kept.Volumes = append(kept.Volumes, sv)
 	}
 	if err := d.needDirs(keptDirs(kept)); err != nil {
