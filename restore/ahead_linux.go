@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/snaprestore/snaprestore/journal"
@@ -138,5 +140,34 @@ func (a *ahead) remove() error {
 		}
 	}
 	a.names = nil
+	return nil
+}
+
+// weigh notes the size of what each volume took over from there: files that no
+// other snapshot has.
+func (a *ahead) weigh(snap *snapshot.Snapshot) error {
+	dir, err := a.draft.Root().Open(".")
+	if err != nil {
+		return fmt.Errorf("weigh what was copied ahead: %w", err)
+	}
+	defer dir.Close()
+	entries, err := dir.ReadDir(-1)
+	if err != nil {
+		return fmt.Errorf("weigh what was copied ahead: %w", err)
+	}
+	for _, entry := range entries {
+		number, _, _ := strings.Cut(entry.Name(), ".")
+		i, err := strconv.Atoi(number)
+		if err != nil || i >= len(snap.Volumes) || entry.Name() == snap.Volumes[i].File || !entry.Type().IsRegular() {
+			continue
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return fmt.Errorf("weigh what was copied ahead: %w", err)
+		}
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Nlink == 1 {
+			snap.Volumes[i].Beside += info.Size()
+		}
+	}
 	return nil
 }

@@ -146,7 +146,7 @@ func (d *Domain) create(ctx context.Context, id string, r plan.Create, inv *inve
 	if len(op.Containers) > 0 {
 		snap.Pause = time.Since(frozenAt)
 	}
-	if err := ahead.remove(); err != nil {
+	if err := errors.Join(ahead.remove(), ahead.weigh(&snap)); err != nil {
 		return none, d.dropCreate(log, err, thawErr)
 	}
 	if err := draft.Commit(snap); err != nil {

@@ -4,6 +4,7 @@ package restore_test
 
 import (
 	"context"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -224,6 +225,10 @@ func TestWhatChangesWhileAWorkloadIsCopiedAheadIsInTheSnapshot(t *testing.T) {
 			for name, data := range map[string]string{"same": "same", "gone": "gone", "grows": "one"} {
 				assert.NilError(t, os.WriteFile(filepath.Join(db, name), []byte(data), 0o600))
 			}
+			// Of a large file that was written just now what did not change is found by its sums.
+			large := make([]byte, 3<<20)
+			rand.NewChaCha8([32]byte{}).Read(large)
+			assert.NilError(t, os.WriteFile(filepath.Join(db, "large"), large, 0o600))
 			ahead := 0
 			e.Hook = func(c enginetest.Call) error {
 				if (c.Method == "Pause" || c.Method == "Stop") && !c.Done && ahead == 0 {
@@ -240,6 +245,8 @@ func TestWhatChangesWhileAWorkloadIsCopiedAheadIsInTheSnapshot(t *testing.T) {
 			e.Hook = nil
 			assert.Equal(t, ahead, len(snap.Volumes), "what was copied before the workload stood still")
 			assert.Assert(t, snap.Ahead > 0 && snap.Pause > 0)
+			assert.Assert(t, snap.Volumes[0].Beside >= 3<<20, "%+v", snap.Volumes)
+			assert.Assert(t, snap.Stored() >= 3<<20)
 			left, err := filepath.Glob(filepath.Join(e.StateRoot(), "snapshots", snap.ID, "*"))
 			assert.NilError(t, err)
 			for _, path := range left {

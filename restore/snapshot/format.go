@@ -125,7 +125,7 @@ func (v *Volume) validate(kind Kind) error {
 	switch {
 	case v.Name == "":
 		return errors.New("it has no name")
-	case v.Bytes < 0 || v.Files < 0 || v.Stored < 0:
+	case v.Bytes < 0 || v.Files < 0 || v.Stored < 0 || v.Beside < 0:
 		return errors.New("a negative size")
 	case v.Engine == "":
 		return errors.New("it names no copy engine")

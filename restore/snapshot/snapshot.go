@@ -90,6 +90,9 @@ type Volume struct {
 	Bytes  int64 `json:"bytes"`  // of the files' contents
 	Files  int64 `json:"files"`  // entries of every kind
 	Stored int64 `json:"stored"` // bytes in the store
+	// Beside is the size of the files beside File that came with this snapshot:
+	// what was copied ahead of the pause.
+	Beside int64 `json:"beside,omitempty"`
 	// Uncounted says that nobody counted: the three are 0 and mean nothing.
 	Uncounted bool `json:"uncounted,omitempty"`
 }
@@ -128,10 +131,11 @@ func (s *Snapshot) Bytes() (n int64) {
 	return n
 }
 
-// Stored is the space that the snapshot takes in the store.
+// Stored is the space that the snapshot takes in the store, without what it
+// shares with earlier ones.
 func (s *Snapshot) Stored() (n int64) {
 	for _, v := range s.Volumes {
-		n += v.Stored
+		n += v.Stored + v.Beside
 	}
 	return n
 }
