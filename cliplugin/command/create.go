@@ -2,10 +2,12 @@ package command
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
+	cliflags "github.com/docker/cli/cli/flags"
 	"github.com/docker/cli/opts"
 	"github.com/spf13/cobra"
 
@@ -32,6 +34,7 @@ type createOptions struct {
 	stopTimeout grace
 	lockTimeout seconds
 	bounds      bounds
+	format      string
 	progress    progress.Mode
 }
 
@@ -68,7 +71,9 @@ func newCreateCommand(c *client) *cobra.Command {
 	flags.Var(&o.stopTimeout, "stop-timeout", "Seconds before a container that does not stop is killed (default: its own)")
 	o.bounds.flags(flags)
 	flags.Var(&o.lockTimeout, "lock-timeout", "How long to wait for another operation (default: not at all)")
+	flags.StringVar(&o.format, "format", "", cliflags.InspectFormatHelp)
 	progress.Flag(cmd, &o.progress)
+	complete(cmd, "format", cobra.NoFileCompletions)
 	complete(cmd, "project", completeProjects(c))
 	complete(cmd, "container", completeContainers(c))
 	complete(cmd, "consistency", cobra.FixedCompletions(consistencies, cobra.ShellCompDirectiveNoFileComp))
@@ -107,13 +112,25 @@ func runCreate(ctx context.Context, c *client, o *createOptions, volumes []strin
 		LimitRate:   int64(o.bounds.rate),
 		Jobs:        int(o.bounds.jobs),
 	}}
-	s, err := watch[snapshot.Snapshot](ctx, c, r, d, agent.Handlers{})
+	raw, err := watch[json.RawMessage](ctx, c, r, d, agent.Handlers{})
 	if err != nil {
 		return nil, err
 	}
+	return printCreated(c, o.format, raw, d)
+}
+
+// printCreated prints a new snapshot: its id, or as the format says.
+func printCreated(c *client, format string, raw json.RawMessage, d progress.Display) (any, error) {
+	var s snapshot.Snapshot
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, fmt.Errorf("read the agent's result: %w", err)
+	}
 	noteCreated(d, &s, c.now().UTC())
+	if format != "" {
+		return raw, formatValue(c, format, raw, s)
+	}
 	fmt.Fprintln(c.Out(), s.ID)
-	return s, nil
+	return raw, nil
 }
 
 // noteCreated says what the snapshot has and lacks, and what it cost.

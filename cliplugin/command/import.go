@@ -2,22 +2,23 @@ package command
 
 import (
 	"context"
-	"fmt"
+	"encoding/json"
 	"io"
 	"os"
 
 	"github.com/docker/cli/cli"
+	cliflags "github.com/docker/cli/cli/flags"
 	"github.com/spf13/cobra"
 
 	"github.com/snaprestore/snaprestore/cliplugin/agent"
 	"github.com/snaprestore/snaprestore/cliplugin/progress"
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/restore/fault"
-	"github.com/snaprestore/snaprestore/restore/snapshot"
 )
 
 type importOptions struct {
 	name     string
+	format   string
 	progress progress.Mode
 }
 
@@ -40,7 +41,9 @@ func newImportCommand(c *client) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&o.name, "name", "", "Name for the snapshot")
+	cmd.Flags().StringVar(&o.format, "format", "", cliflags.InspectFormatHelp)
 	progress.Flag(cmd, &o.progress)
+	complete(cmd, "format", cobra.NoFileCompletions)
 	complete(cmd, "name", cobra.NoFileCompletions)
 	return cmd
 }
@@ -68,11 +71,9 @@ func runImport(ctx context.Context, c *client, o *importOptions, source string, 
 		in = file
 	}
 	r := agent.Request{Verb: agent.Import, Operation: journal.NewID(), Name: o.name}
-	s, err := watch[snapshot.Snapshot](ctx, c, r, d, agent.Handlers{In: in})
+	raw, err := watch[json.RawMessage](ctx, c, r, d, agent.Handlers{In: in})
 	if err != nil {
 		return nil, err
 	}
-	noteCreated(d, &s, c.now().UTC())
-	fmt.Fprintln(c.Out(), s.ID)
-	return s, nil
+	return printCreated(c, o.format, raw, d)
 }

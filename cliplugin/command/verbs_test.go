@@ -55,6 +55,8 @@ func TestVerbs(t *testing.T) {
 			{Type: event.Skipped, Volume: "/run of shop-db-1", Message: "a tmpfs lives in memory only"},
 		}}},
 		{name: "create-quiet", args: "create -p shop --progress quiet", agent: fakeAgent{result: shopSnapshot()}},
+		{name: "create-template", args: "create -p shop --progress quiet --format {{.ID}}:{{.Project}}", agent: fakeAgent{result: shopSnapshot()}},
+		{name: "create-json", args: "create -p shop --progress quiet --format json", agent: fakeAgent{result: shopSnapshot()}},
 		{name: "create-locked", args: "create -p shop", exit: 11, agent: fakeAgent{err: fault.New(fault.Locked,
 			"create: project shop is held by restore %s, begun 12s ago", operationID).
 			WithState("nothing was changed").WithHint("docker snaprestore status %s, or wait with --lock-timeout", operationID)}},
