@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -42,7 +43,12 @@ func (l *loss) class(skip int) (class string) {
 			names = []string{"everything"}
 			break
 		}
-		names = append(names, l.w.normal(c.name))
+		name := l.w.normal(c.name)
+		if l.w.bound != "" { // whose names have the source's in them
+			base := filepath.Base(l.w.bound)
+			name = strings.ReplaceAll(strings.ReplaceAll(name, "."+base+".", "."), base, "_data")
+		}
+		names = append(names, name)
 	}
 	if len(names) == 0 {
 		return ""

@@ -145,7 +145,7 @@ func (k kind) mountRecorded(file, dir string) (log string, unmount func() error,
 	if err != nil {
 		return "", nil, err
 	}
-	if err := disk.Start(); err != nil {
+	if err := start(disk); err != nil {
 		return "", nil, err
 	}
 	stop := func() error {

@@ -77,7 +77,7 @@ func run(m *testing.M, inner bool) (int, error) {
 	cmd.SysProcAttr.Unshareflags = unix.CLONE_NEWNS
 	// The signal at the parent's death is that of the thread's death.
 	runtime.LockOSThread()
-	if err := cmd.Start(); err != nil {
+	if err := start(cmd); err != nil {
 		return 0, err
 	}
 	signals := make(chan os.Signal, 1)
@@ -98,7 +98,29 @@ func run(m *testing.M, inner bool) (int, error) {
 	return 0, os.Remove(filepath.Join(runs, "run"))
 }
 
-// again is the test binary in another role. It ends with its parent.
+// starter is the thread from which start starts processes: one that ends with
+// the test binary. Others may end before, as the threads do on which the copy
+// engines work at low priority.
+var starter = make(chan func())
+
+func init() {
+	go func() {
+		runtime.LockOSThread()
+		for start := range starter {
+			start()
+		}
+	}()
+}
+
+// start starts what again made.
+func start(cmd *exec.Cmd) error {
+	ended := make(chan error)
+	starter <- func() { ended <- cmd.Start() }
+	return <-ended
+}
+
+// again is the test binary in another role. It ends with the thread that
+// starts it: see start.
 func again(role string, args ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), roleVariable+"="+role)

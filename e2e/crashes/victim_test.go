@@ -81,7 +81,7 @@ func (w *world) live(what string, n int) (l life, err error) {
 	cmd.ExtraFiles = []*os.File{ends[0][1], ends[1][1]}
 	var said strings.Builder
 	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
+	if err := start(cmd); err != nil {
 		return l, err
 	}
 	ends[0][1].Close()
