@@ -101,7 +101,7 @@ func (s *soak) excused(name, policy, failure string, ops []*journal.Operation) b
 	}
 	if failure != "" {
 		return strings.Contains(failure, "/VolumeDriver.") && len(s.hit) > 0 ||
-			(strings.Contains(failure, "container with given ID already exists") || strings.Contains(failure, "file exists")) && booted
+			strings.Contains(failure, "container with given ID already exists") && booted
 	}
 	return booted && (policy == "unless-stopped" || policy == "no")
 }

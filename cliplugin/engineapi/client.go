@@ -113,12 +113,10 @@ func unanswered(err error) bool {
 // remains reports whether a start failed since runc found a directory of an
 // earlier one, which was killed before it had written its state. The engine
 // then has runc delete it by force (runc delete.go, ErrNotExist; measured,
-// 28.5). The words are those of runc 1.1 and of the versions before it, and of
-// containerd, whose directory for a task is left by the same (measured, 28.5).
+// 28.5). The words are those of runc 1.1 and of the versions before it.
 func remains(err error) bool {
 	text := err.Error()
-	return strings.Contains(text, "container with given ID already exists") || strings.Contains(text, "container with id exists") ||
-		strings.Contains(text, "io.containerd.runtime") && strings.Contains(text, "file exists")
+	return strings.Contains(text, "container with given ID already exists") || strings.Contains(text, "container with id exists")
 }
 
 // Unreachable reports whether err says that the engine could not be reached

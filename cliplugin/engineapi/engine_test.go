@@ -200,7 +200,6 @@ func TestAVolumeDriverThatDidNotAnswerIsTold(t *testing.T) {
 		`error while mounting volume '': VolumeDriver.Mount: volume web_db: restore 3f is at work on it`:             nil,
 		`failed to create task for container: failed to create shim task: OCI runtime create failed: ` +
 			`runc create failed: container with given ID already exists: unknown`: restore.ErrRemains,
-		`failed to create task for container: mkdir /run/containerd/io.containerd.runtime.v2.task/moby/2a84: file exists`: restore.ErrRemains,
 		`No such container: x`: restore.ErrNoSuch,
 	} {
 		status := 500
