@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The other tests rest on this: an engine of the suite starts, runs the demo
@@ -44,3 +45,24 @@ func TestTheRemainsOfAKilledStartAreInTheWayOnce(t *testing.T) {
 	}
 	e.Docker("start", "once").OK(t)
 }
+
+// What containerd has left of a start that was killed stays in the way, and
+// goes when containerd is started again, as the error of an operation says.
+func TestTheRemainsOfAKilledStartInContainerdStayUntilItIsStartedAgain(t *testing.T) {
+	e := NewEngine(t)
+	id := e.Docker("create", "--name", "once", "--network", "none", "snaprestore-demo/busybox", "true").OK(t).Line()
+	must(t, os.MkdirAll(filepath.Join(e.Dir, stuckFolder, "moby", id), 0o711))
+	for range 2 {
+		if failed := e.Docker("start", "once"); failed.Code == 0 || !strings.Contains(failed.Stderr, stuckFolder) {
+			t.Errorf("want a start that meets the remains\n%s", failed)
+		}
+	}
+	e.RestartContainerd()
+	WaitFor(t, "the container starts", time.Minute, func() string {
+		started := e.Docker("start", "once")
+		return unless(started.Code == 0, "%s", started.Stderr)
+	})
+}
+
+// stuckFolder is where containerd keeps directories of tasks, in the engine's.
+const stuckFolder = "shims/io.containerd.runtime.v2.task"

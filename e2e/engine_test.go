@@ -154,16 +154,7 @@ func (e *Engine) Start() {
 	e.t.Helper()
 	address := filepath.Join(e.Dir, "containerd.sock")
 	if e.containerd == nil {
-		e.containerd = e.daemon("containerd", "--config", filepath.Join(e.Dir, "containerd.toml"),
-			"--root", filepath.Join(e.Dir, "containerd"), "--state", filepath.Join(e.Dir, "shims"), "--address", address)
-		WaitFor(e.t, "start containerd", 3*time.Minute, func() string {
-			conn, err := net.Dial("unix", address)
-			if err != nil {
-				return err.Error()
-			}
-			conn.Close()
-			return ""
-		})
+		e.startContainerd(address)
 	}
 	e.booted = time.Now()
 	e.dockerd = e.daemon(append([]string{"dockerd",
@@ -184,6 +175,33 @@ func (e *Engine) Start() {
 		}
 		return unless(e.Docker("version").Code == 0, "it does not answer")
 	})
+}
+
+func (e *Engine) startContainerd(address string) {
+	e.t.Helper()
+	e.containerd = e.daemon("containerd", "--config", filepath.Join(e.Dir, "containerd.toml"),
+		"--root", filepath.Join(e.Dir, "containerd"), "--state", filepath.Join(e.Dir, "shims"), "--address", address)
+	WaitFor(e.t, "start containerd", 3*time.Minute, func() string {
+		conn, err := net.Dial("unix", address)
+		if err != nil {
+			return err.Error()
+		}
+		conn.Close()
+		return ""
+	})
+}
+
+// RestartContainerd starts containerd again, as a person would; containers run
+// on.
+func (e *Engine) RestartContainerd() {
+	e.t.Helper()
+	must(e.t, e.containerd.cmd.Process.Signal(unix.SIGTERM))
+	select {
+	case <-e.containerd.ended:
+	case <-time.After(time.Minute):
+		e.t.Fatal("containerd does not end")
+	}
+	e.startContainerd(filepath.Join(e.Dir, "containerd.sock"))
 }
 
 // daemon starts a server in the engine's network namespace, its output going

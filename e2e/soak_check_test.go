@@ -75,6 +75,13 @@ func (s *soak) runAgain(ops []*journal.Operation) {
 			state := strings.SplitN(strings.TrimSpace(strings.TrimPrefix(line, "/"))+" ", " ", 4)
 			switch {
 			case state[1] == "running":
+			case state[1] == "exited" && strings.Contains(state[3], stuckFolder) && len(s.hit) > 0:
+				// No operation can mend that: a person does what its error says.
+				s.t.Logf("left down by containerd: %s", line)
+				s.RestartContainerd()
+				missing = line
+				s.Docker("start", state[0])
+				s.byHand++
 			case state[1] == "exited" && s.excused(state[0], state[2], strings.TrimSpace(state[3]), ops):
 				s.t.Logf("left down: %s", line)
 				s.Docker("start", state[0]).OK(s.t)
