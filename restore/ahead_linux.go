@@ -158,7 +158,7 @@ func (a *ahead) weigh(snap *snapshot.Snapshot) error {
 	for _, entry := range entries {
 		number, _, _ := strings.Cut(entry.Name(), ".")
 		i, err := strconv.Atoi(number)
-		if err != nil || i >= len(snap.Volumes) || entry.Name() == snap.Volumes[i].File || !entry.Type().IsRegular() {
+		if err != nil || i < 0 || i >= len(snap.Volumes) || entry.Name() == snap.Volumes[i].File || !entry.Type().IsRegular() {
 			continue
 		}
 		info, err := entry.Info()

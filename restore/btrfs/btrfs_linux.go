@@ -189,7 +189,7 @@ func using(ctx context.Context, store *os.Root, c copyengine.Content, do func(ro
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	root, err := open(store, c)
+	root, err := c.OpenStored(store)
 	if err != nil {
 		return err
 	}
@@ -209,24 +209,6 @@ func using(ctx context.Context, store *os.Root, c copyengine.Content, do func(ro
 		return fmt.Errorf("read subvolume %s: %w", c.File, err)
 	}
 	return nil
-}
-
-// open opens what is stored. That it is missing is damage.
-func open(store *os.Root, c copyengine.Content) (*os.Root, error) {
-	st, err := store.Lstat(c.File)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return nil, fault.New(fault.Corrupt, "read subvolume: %w", err)
-	case err != nil:
-		return nil, fmt.Errorf("read subvolume: %w", err)
-	case !st.IsDir():
-		return nil, fault.New(fault.Corrupt, "read subvolume %s: it is not a directory", c.File)
-	}
-	root, err := store.OpenRoot(c.File)
-	if err != nil {
-		return nil, fmt.Errorf("read subvolume: %w", err)
-	}
-	return root, nil
 }
 
 // Verify checks that it is the stored subvolume, and reads every byte of it.

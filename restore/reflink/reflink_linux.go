@@ -121,7 +121,7 @@ func (engine) Save(ctx context.Context, root, store *os.Root, index int, skipped
 
 // Verify reads the stored tree whole.
 func (engine) Verify(ctx context.Context, store *os.Root, c copyengine.Content, p copyengine.Progress) error {
-	root, err := open(store, c)
+	root, err := c.OpenStored(store)
 	if err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (engine) Verify(ctx context.Context, store *os.Root, c copyengine.Content, 
 
 // Load clones the stored tree into root.
 func (engine) Load(ctx context.Context, store *os.Root, c copyengine.Content, root *os.Root, p copyengine.Progress) error {
-	from, err := open(store, c)
+	from, err := c.OpenStored(store)
 	if err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func (engine) Load(ctx context.Context, store *os.Root, c copyengine.Content, ro
 
 // Entries gives the entries of the stored tree.
 func (engine) Entries(ctx context.Context, store *os.Root, c copyengine.Content, visit func(e *tree.Entry, content io.Reader) error) error {
-	root, err := open(store, c)
+	root, err := c.OpenStored(store)
 	if err != nil {
 		return err
 	}
@@ -173,24 +173,6 @@ func (engine) Entries(ctx context.Context, store *os.Root, c copyengine.Content,
 		return visit(&e, n.Content())
 	})
 	return settle(ctx, c, l, err)
-}
-
-// open opens the stored tree. A missing one is damage.
-func open(store *os.Root, c copyengine.Content) (*os.Root, error) {
-	st, err := store.Lstat(c.File)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return nil, fault.New(fault.Corrupt, "read tree: %w", err)
-	case err != nil:
-		return nil, fmt.Errorf("read tree: %w", err)
-	case !st.IsDir():
-		return nil, fault.New(fault.Corrupt, "read tree %s: it is not a directory", c.File)
-	}
-	root, err := store.OpenRoot(c.File)
-	if err != nil {
-		return nil, fmt.Errorf("read tree: %w", err)
-	}
-	return root, nil
 }
 
 // settle holds what was read against what was stored. EIO and EUCLEAN are how
