@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 
+	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/restore"
 	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/plan"
@@ -152,4 +154,101 @@ func (k *walker) failed(f failure) (end string) {
 	}
 	k.settled(how, want)
 	return end
+}
+
+// midways are the states that a crash leaves, one for each state that the
+// operation's record can then have: that with the most done.
+func (k *walker) midways(points []string) map[journal.State]found {
+	k.t.Helper()
+	out := map[journal.State]found{}
+	for _, key := range points {
+		k.w.put(k.first)
+		_ = k.w.start(func(p point) error {
+			if p.key == key {
+				return errDead
+			}
+			return nil
+		}).do(k.call)
+		if state := k.lastState(); state != "" {
+			out[state] = found{k.w.take(), "a crash at " + key}
+		}
+	}
+	return out
+}
+
+// A recovery that fails at any of its steps says so, leaves nothing that could
+// run on a mixed set, and the next one ends what it began.
+func TestAnErrorAnywhereInARecoveryIsMadeGoodByTheNext(t *testing.T) {
+	longWalk(t)
+	for _, sc := range scenarios() {
+		t.Run(sc.name, func(t *testing.T) {
+			t.Parallel()
+			k := newWalker(t, sc)
+			ends := map[string]int{}
+			for record, from := range k.midways(k.record(k.call)) {
+				k.w.put(from.state)
+				want := k.wanted()
+				var points []string
+				assert.NilError(t, k.w.start(func(p point) error {
+					points = append(points, p.key)
+					return nil
+				}).do(recoverAll))
+				for _, f := range failures(points, false) {
+					ends[k.failedRecovery(record, from, want, f)]++
+					if t.Failed() {
+						return
+					}
+				}
+			}
+			t.Log(ends)
+		})
+	}
+}
+
+// failedRecovery recovers with one failure, and then without; it tells how the
+// first ended.
+func (k *walker) failedRecovery(record journal.State, from found, want []string, f failure) (end string) {
+	k.t.Helper()
+	how := fmt.Sprintf("%s (%s), a recovery with %s", from.how, record, f)
+	k.w.put(from.state)
+	reached := false
+	err := k.w.start(f.hook(&reached)).do(recoverAll)
+	assert.Assert(k.t, reached, "the recovery did not come to %s", f.key)
+	k.w.e.Hook = nil
+	now := k.w.take()
+	end = "done"
+	if err != nil {
+		said := fault.From(err)
+		end = string(said.Kind)
+		assert.Assert(k.t, said.State != "" && said.Hint != "", "after %s: no state or no hint: %v (%+v)", how, err, said)
+		k.neverMixed(found{state: now, how: how})
+		k.w.put(now)
+	} else {
+		assert.Equal(k.t, len(k.open()), 0, "after %s: it said nothing, and left an open operation", how)
+	}
+	if end == string(fault.NotStarted) && len(k.open()) == 0 {
+		want = k.containers(now) // it is over, and the workload is the user's
+	}
+	assert.NilError(k.t, k.w.run(recoverAll), "after %s (%v): the next recovery", how, err)
+	if k.creates && errors.Is(f.err, errEngine) {
+		k.dropMade() // what could not be removed stays, with a warning
+	}
+	got := k.outcome(how)
+	switch record {
+	case journal.Staging, journal.Stopping, journal.Aborting:
+		assert.Assert(k.t, got == "old" || k.same, "after %s: %s", how, got)
+	case journal.Committed:
+		assert.Assert(k.t, got == "new" || k.same || k.fails != "" && got == "undone", "after %s: %s", how, got)
+	}
+	k.settled(how, want)
+	return end
+}
+
+// dropMade removes the volume that an operation made and left behind empty.
+func (k *walker) dropMade() {
+	k.t.Helper()
+	name := fmt.Sprintf("shop_v%d", k.volumes-1)
+	if entries, err := os.ReadDir(k.w.trees()[name]); err == nil && len(entries) == 0 {
+		assert.NilError(k.t, k.w.e.RemoveVolume(context.Background(), name))
+	}
 }

@@ -192,13 +192,13 @@ func scenarios() []scenario {
 			was: "second", becomes: "second", had: []string{"first"}, gets: []string{"first"},
 		},
 		scenario{
-			name: "undo of 2 volumes", volumes: 2,
+			name: "undo of all kinds", volumes: 3, kinds: true,
 			prepare: calls{createFirst, restoreFirst(idEarlier, nil)}, call: undo(idThis),
 			was: "first", becomes: "second",
 			had: []string{"first", "pre-restore-EARLIER"}, gets: []string{"first", "pre-undo-THIS"},
 		},
 		scenario{
-			name: "create with pause", volumes: 2, call: create(snapshot.Pause),
+			name: "create with pause of all kinds", volumes: 3, kinds: true, call: create(snapshot.Pause),
 			was: "second", becomes: "second", gets: []string{"this"},
 		},
 		scenario{
@@ -210,7 +210,7 @@ func scenarios() []scenario {
 			was: "second", becomes: "second", had: []string{"first"},
 		},
 		scenario{
-			name: "rm of a safety snapshot", volumes: 2, prepare: calls{createFirst, restoreFirst(idEarlier, nil)},
+			name: "rm of a safety snapshot of all kinds", volumes: 3, kinds: true, prepare: calls{createFirst, restoreFirst(idEarlier, nil)},
 			call: remove("pre-restore-" + idEarlier),
 			was:  "first", becomes: "first", had: []string{"first", "pre-restore-EARLIER"}, gets: []string{"first"}, deep: true,
 		},

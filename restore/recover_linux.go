@@ -104,8 +104,10 @@ const takeoverWait = 5 * time.Second
 
 // Resume carries on with the operation of a process that died, under its
 // locks, and ends as the operation itself would have: Restored and error are
-// those of Execute.
-func (d *Domain) Resume(ctx context.Context, id string) (plan.Restored, error) {
+// those of Execute. What fails without an end of its own leaves the operation
+// open, as a crash would, and is of the kind fault.Interrupted.
+func (d *Domain) Resume(ctx context.Context, id string) (_ plan.Restored, err error) {
+	defer func() { err = stillOpen(id, err) }()
 	op, err := d.journal.Load(id)
 	if err != nil {
 		return plan.Restored{}, journalFault(err)
@@ -143,6 +145,26 @@ func (d *Domain) Resume(ctx context.Context, id string) (plan.Restored, error) {
 		WithState("nothing was changed").WithHint("docker snaprestore version")
 }
 
+// stillOpen completes an error of a recovery that says neither what state the
+// data is in nor what to do.
+func stillOpen(id string, err error) error {
+	if err == nil {
+		return nil
+	}
+	f := *fault.From(err)
+	if f.State != "" {
+		return err
+	}
+	f.State = "the operation is still open, and nothing of it is lost"
+	if f.Kind == fault.Failed {
+		f.Kind = fault.Interrupted
+	}
+	if f.Hint == "" {
+		f.Hint = "mend what failed, then docker snaprestore recover " + id
+	}
+	return &f
+}
+
 // closedResult is what an operation that ended had to say.
 func (d *Domain) closedResult(op *journal.Operation) (plan.Restored, error) {
 	r := d.result(op)
@@ -169,10 +191,11 @@ func (d *Domain) closedResult(op *journal.Operation) (plan.Restored, error) {
 // gone. Operations that live are left alone.
 func (d *Domain) Recover(ctx context.Context, id string) (plan.Recovered, error) {
 	out := plan.Recovered{Operations: []plan.RecoveredOperation{}}
-	open, err := d.journal.Open()
+	all, err := d.journal.Open()
 	if err != nil {
 		return out, journalFault(err)
 	}
+	open := all
 	if id != "" {
 		op, err := d.operation(id)
 		if err != nil {
@@ -183,8 +206,13 @@ func (d *Domain) Recover(ctx context.Context, id string) (plan.Recovered, error)
 		}
 		open = []*journal.Operation{op}
 	}
+	others := map[string]bool{} // which are not asked for
+	for _, op := range all {
+		others[op.ID] = true
+	}
 	var dirs []string
 	for _, op := range open {
+		delete(others, op.ID)
 		dirs = append(dirs, recordedDirs(op)...)
 	}
 	if err := d.needDirs(dirs); err != nil {
@@ -216,12 +244,34 @@ func (d *Domain) Recover(ctx context.Context, id string) (plan.Recovered, error)
 		d.warn(id, "look for what drills left: %v", err)
 	}
 	d.journal.Tidy()
+	if worst == nil && len(open) > 0 {
+		worst = d.unclosed(others)
+	}
 	if worst == nil {
 		if err := d.snapshots.Sweep(d.busy); err != nil {
-			return out, fmt.Errorf("sweep the snapshots: %w", err)
+			return out, fault.New(fault.Failed, "sweep the snapshots: %w", err).
+				WithState("nothing is open any more; what was to be removed takes up room").
+				WithHint("docker snaprestore recover")
 		}
 	}
 	return out, worst
+}
+
+// unclosed tells of an operation that came to its end here, and whose record,
+// or that of its way back, could not be closed.
+func (d *Domain) unclosed(others map[string]bool) error {
+	open, err := d.journal.Open()
+	if err != nil {
+		return journalFault(err)
+	}
+	for _, op := range open {
+		if alive, err := d.journal.Alive(op.ID); err == nil && !alive && !others[op.ID] {
+			return fault.New(fault.Interrupted, "recover %s: its record could not be closed", op.ID).
+				WithState("the data and the workload are as they are to be").
+				WithHint("make room if the disk is full, then: docker snaprestore recover %s", op.ID)
+		}
+	}
+	return nil
 }
 
 // operation finds an operation by id or unique prefix.
