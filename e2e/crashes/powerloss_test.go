@@ -168,7 +168,7 @@ func TestEveryPowerLossOnARealFileSystemIsRecoveredFrom(t *testing.T) {
 			// A recording has only so many different images: more than it has
 			// take another one.
 			for round := 0; checked < want && round < rounds(want); round++ {
-				all := recorded()
+				all := scenarios()
 				for i, sc := range all {
 					if checked >= want {
 						break
@@ -193,7 +193,7 @@ func TestAFileSystemWithoutJournalOrBarriersIsFoundBroken(t *testing.T) {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
 			d := newDisks(t, k)
-			all := recorded()
+			all := scenarios()
 			sc := all[len(all)-1]
 			w, r := d.record(sc)
 			if k.options == noBarrier.options {
