@@ -303,6 +303,9 @@ func TestWhatComesLateOfADrillIsRemovedByTheNextRecovery(t *testing.T) {
 	}
 	k.e.AddContainer(t, restore.Container{ID: "late", Name: over.Containers[0].Trial,
 		Mounts: []restore.Mount{{Name: over.Volumes[0].Trial, Target: "/data"}}}, nil)
+	all, err := k.d.Status(t.Context(), over.Operation)
+	assert.NilError(t, err)
+	assert.NilError(t, k.e.CreateNetwork(t.Context(), all[0].Network, nil))
 	_, err = k.d.Recover(t.Context(), "")
 	assert.NilError(t, err)
 	left := []string{"volume " + unknown}

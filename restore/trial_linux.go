@@ -225,6 +225,16 @@ func (d *Domain) sweepTrials(ctx context.Context) error {
 			failed = append(failed, fmt.Errorf("remove volume %s: %w", v.Name, err))
 		}
 	}
+	ops, err := d.journal.List()
+	failed = append(failed, err)
+	for _, op := range ops {
+		if op.Network == "" || !d.trialIsOver(op.Network) {
+			continue
+		}
+		if err := d.Engine.RemoveNetwork(ctx, op.Network); err != nil && !errors.Is(err, ErrNoSuch) {
+			failed = append(failed, fmt.Errorf("remove network %s: %w", op.Network, err))
+		}
+	}
 	return errors.Join(failed...)
 }
 
