@@ -36,16 +36,23 @@ func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 // faster on the machines that this was measured on, and cost memory.
 func workers() int { return min(4, max(2, runtime.GOMAXPROCS(0))) }
 
-// encoder and decoder are shared: both may be used by many goroutines, and
-// their state is costly to make. The checksums are our own.
-var encoder = sync.OnceValue(func() *zstd.Encoder {
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false),
-		zstd.WithWindowSize(frameSize), zstd.WithEncoderConcurrency(workers()), zstd.WithLowerEncoderMem(true))
+// The encoders and the decoder are shared: they may be used by many goroutines,
+// and their state is costly to make. The checksums are our own.
+var (
+	encoder      = sync.OnceValue(func() *zstd.Encoder { return newEncoder() })
+	plainEncoder = sync.OnceValue(func() *zstd.Encoder { return newEncoder(zstd.WithNoEntropyCompression(true)) })
+)
+
+func newEncoder(more ...zstd.EOption) *zstd.Encoder {
+	enc, err := zstd.NewWriter(nil, append([]zstd.EOption{
+		zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false), zstd.WithWindowSize(frameSize),
+		zstd.WithEncoderConcurrency(workers()), zstd.WithLowerEncoderMem(true),
+	}, more...)...)
 	if err != nil {
 		panic(err) // the options are constants
 	}
 	return enc
-})
+}
 
 var decoder = sync.OnceValue(func() *zstd.Decoder {
 	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(workers()), zstd.WithDecoderLowmem(true),
@@ -64,7 +71,11 @@ func encode(content, out []byte) ([]byte, frame) {
 
 // encodeSummed is encode for content whose sum is known.
 func encodeSummed(content []byte, sum [sha256.Size]byte, out []byte) ([]byte, frame) {
-	out = encoder().EncodeAll(content, out[:0])
+	enc := encoder()
+	if random(content) {
+		enc = plainEncoder()
+	}
+	out = enc.EncodeAll(content, out[:0])
 	return out, frame{
 		stored: int64(len(out)), raw: int64(len(content)),
 		crc: checksum(out), sum: sum,

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/snaprestore/snaprestore/restore/budget"
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/tree"
@@ -49,6 +51,7 @@ func (l *large) release() {
 type output struct {
 	f       *os.File
 	at      int64
+	begun   int64  // up to where the disk was told to write
 	records []byte // of the index, not yet written
 	packed  []byte
 	t       trailer
@@ -148,6 +151,12 @@ func (o *output) write(b []byte) error {
 	o.at += int64(n)
 	if err != nil {
 		return fmt.Errorf("write pack: %w", err)
+	}
+	if o.at-o.begun >= writeBehind {
+		// So that the disk works while frames are made, and a sync at the end
+		// finds little to do. It promises nothing, and neither does an error.
+		_ = unix.SyncFileRange(int(o.f.Fd()), o.begun, o.at-o.begun, unix.SYNC_FILE_RANGE_WRITE)
+		o.begun = o.at
 	}
 	return nil
 }

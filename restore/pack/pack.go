@@ -53,6 +53,8 @@ const (
 	// batch is the most entries that are described after one frame, so that
 	// their descriptions take little memory.
 	batch = 4096
+	// writeBehind is how much is written before the disk is asked to begin.
+	writeBehind = 8 << 20
 	// window is how many frames back an entry can refer to.
 	window = 64
 )
