@@ -42,9 +42,9 @@ func Main(m *testing.M) {
 	os.Exit(0)
 }
 
-// FileSystem makes a file system of a kind, such as "xfs", in a file, mounts
-// it for the test and returns where.
-func FileSystem(t testing.TB, kind string) string {
+// FileSystem makes a file system of a kind, such as "xfs", in a file, with
+// these options of its mkfs, mounts it for the test and returns where.
+func FileSystem(t testing.TB, kind string, options ...string) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("mounts, which only root may")
@@ -57,7 +57,7 @@ func FileSystem(t testing.TB, kind string) string {
 	image := filepath.Join(dir, "image")
 	assert.NilError(t, os.WriteFile(image, nil, 0o600))
 	assert.NilError(t, os.Truncate(image, 512<<20))
-	out, err := exec.Command(mkfs, "-q", image).CombinedOutput()
+	out, err := exec.Command(mkfs, append(options, "-q", image)...).CombinedOutput()
 	assert.NilError(t, err, "%s", out)
 	at := filepath.Join(dir, "mounted")
 	assert.NilError(t, os.Mkdir(at, 0o700))
