@@ -236,7 +236,8 @@ func (r *run) vanished() error {
 	if r.request.Operation != "" {
 		hint = fmt.Sprintf("docker snaprestore status %s; docker snaprestore recover %[1]s", r.request.Operation)
 	}
-	return fault.New(fault.Interrupted, "%s: %s", r.request.Verb, text).WithHint("%s", hint)
+	return fault.New(fault.Interrupted, "%s: %s", r.request.Verb, text).
+		WithState("how far it came is in the journal, and recover settles it").WithHint("%s", hint)
 }
 
 // remove removes the container, though ctx may have ended.

@@ -117,7 +117,7 @@ func printPlan(c *client, format string, raw json.RawMessage) (any, error) {
 		return nil, fmt.Errorf("read the agent's plan: %w", err)
 	}
 	if format != "" {
-		return raw, formatValue(c, format, raw, p)
+		return raw, formatValue(c, format, raw, p, "nothing was changed")
 	}
 	output.Plan(c.Out(), &p, c.now())
 	fmt.Fprintln(c.Out(), "This was a dry run: nothing was changed.")
@@ -130,14 +130,16 @@ func printRestored(c *client, format string, raw json.RawMessage, stopped bool) 
 	if err := json.Unmarshal(raw, &r); err != nil {
 		return nil, fmt.Errorf("read the agent's result: %w", err)
 	}
+	failed := outcome(r.Operation, r.Result, "")
 	if format != "" {
-		if err := formatValue(c, format, raw, r); err != nil {
-			return raw, err
+		err := formatValue(c, format, raw, r, fmt.Sprintf("operation %s is done", r.Operation))
+		if failed != nil {
+			err = failed // which says more than that it could not be printed
 		}
-		return raw, outcome(r.Operation, r.Result, "")
-	}
-	if err := outcome(r.Operation, r.Result, ""); err != nil {
 		return raw, err
+	}
+	if failed != nil {
+		return raw, failed
 	}
 	output.Restored(c.Out(), &r, stopped)
 	return raw, nil
@@ -155,7 +157,8 @@ func outcome(operation, result, cause string) error {
 	case journal.ResultDone:
 		return nil
 	case journal.ResultRolledBack:
-		return fault.New(fault.RolledBack, "%s", say("failed and was rolled back")).WithState("the old data is in place")
+		return fault.New(fault.RolledBack, "%s", say("failed and was rolled back")).
+			WithState("the old data is in place").WithHint("docker snaprestore status %s", operation)
 	case journal.ResultNotStarted:
 		return fault.New(fault.NotStarted, "%s", say("is complete, but containers did not start")).
 			WithState("the data is consistent").WithHint("docker ps -a, then docker start or docker compose up -d")

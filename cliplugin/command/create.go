@@ -86,16 +86,16 @@ func newCreateCommand(c *client) *cobra.Command {
 func runCreate(ctx context.Context, c *client, o *createOptions, volumes []string, d progress.Display) (any, error) {
 	if len(o.files) > 0 && (o.project != "" || len(volumes) > 0 || len(o.containers) > 0) {
 		return nil, fault.New(fault.Failed, "create: --file only tells the project where nothing else is named").
-			WithState("nothing was changed")
+			WithState("nothing was changed").WithHint("docker snaprestore create --file %s", o.files[0])
 	}
 	if o.project == "" && len(volumes) == 0 && len(o.containers) == 0 {
 		name, err := project.Find(ctx, o.files...)
 		if errors.Is(err, project.ErrNone) {
-			return nil, fault.New(fault.NotFound, "create: nothing named, and %w", err).
+			return nil, fault.New(fault.NotFound, "create: nothing named, and %w", err).WithState("nothing was changed").
 				WithHint("docker snaprestore create -p PROJECT, or name volumes; docker compose ls lists projects")
 		}
 		if err != nil {
-			return nil, err
+			return nil, unreadable(err)
 		}
 		o.project = name
 	}
@@ -127,7 +127,7 @@ func printCreated(c *client, format string, raw json.RawMessage, d progress.Disp
 	}
 	noteCreated(d, &s, c.now().UTC())
 	if format != "" {
-		return raw, formatValue(c, format, raw, s)
+		return raw, formatValue(c, format, raw, s, "snapshot "+s.ID+" was made")
 	}
 	fmt.Fprintln(c.Out(), s.ID)
 	return raw, nil

@@ -103,7 +103,7 @@ func runDrill(ctx context.Context, c *client, o *drillOptions, reference string,
 	case o.quiet:
 		fmt.Fprintln(c.Out(), done.Snapshot)
 	case o.format != "":
-		return raw, formatValue(c, o.format, raw, done)
+		return raw, formatValue(c, o.format, raw, done, "the drill succeeded")
 	default:
 		output.Drilled(c.Out(), &done)
 	}

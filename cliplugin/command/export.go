@@ -55,7 +55,7 @@ func runExport(ctx context.Context, c *client, o *exportOptions, reference strin
 	r := agent.Request{Verb: agent.Export, References: []string{reference}, Project: project, Gzip: o.gzip}
 	if o.output == "" || o.output == "-" {
 		if c.Out().IsTerminal() {
-			return nil, fault.New(fault.Failed, "export %s: not written to a terminal", reference).
+			return nil, fault.New(fault.Failed, "export %s: not written to a terminal", reference).WithState("nothing was written").
 				WithHint("docker snaprestore export %s -o FILE", reference)
 		}
 		s, err := watch[snapshot.Snapshot](ctx, c, r, d, agent.Handlers{Out: c.Out()})
@@ -67,7 +67,8 @@ func runExport(ctx context.Context, c *client, o *exportOptions, reference strin
 	}
 	file, err := createArchive(o.output)
 	if err != nil {
-		return nil, fault.New(fault.Failed, "export %s: %w", reference, err)
+		return nil, fault.New(fault.Failed, "export %s: %w", reference, err).WithState("nothing was written").
+			WithHint("docker snaprestore export %s -o FILE, in a directory that is there and can be written to", reference)
 	}
 	defer file.discard()
 	s, err := watch[snapshot.Snapshot](ctx, c, r, d, agent.Handlers{Out: file})
@@ -75,7 +76,8 @@ func runExport(ctx context.Context, c *client, o *exportOptions, reference strin
 		return nil, err
 	}
 	if err := file.keep(); err != nil {
-		return nil, fault.New(fault.Failed, "export %s: %w", reference, err).WithState("%s was not written", o.output)
+		return nil, fault.New(fault.Failed, "export %s: %w", reference, err).WithState("%s was not written", o.output).
+			WithHint("docker snaprestore export %s -o FILE, where there is room", reference)
 	}
 	d.Note("%s", output.Exported(&s, o.output))
 	return s, nil

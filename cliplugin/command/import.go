@@ -62,11 +62,13 @@ func runImport(ctx context.Context, c *client, o *importOptions, source string, 
 			if os.IsNotExist(err) {
 				kind = fault.NotFound
 			}
-			return nil, fault.New(kind, "import: %w", err).WithState("nothing was changed")
+			return nil, fault.New(kind, "import: %w", err).WithState("nothing was changed").
+				WithHint("docker snaprestore import FILE, or - for standard input")
 		}
 		defer file.Close()
 		if info, err := file.Stat(); err == nil && info.IsDir() {
-			return nil, fault.New(fault.Failed, "import %s: it is a directory", source).WithState("nothing was changed")
+			return nil, fault.New(fault.Failed, "import %s: it is a directory", source).WithState("nothing was changed").
+				WithHint("docker snaprestore import FILE, or - for standard input")
 		}
 		in = file
 	}

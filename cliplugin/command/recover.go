@@ -58,10 +58,14 @@ func runRecover(ctx context.Context, c *client, o *recoverOptions, references []
 		return raw, nil
 	}
 	o.output.Now = c.now()
-	if err := output.Recovered(c.Out(), o.output, r.Operations); err != nil {
-		return raw, err
+	failed := output.Recovered(c.Out(), o.output, r.Operations)
+	if failed != nil {
+		failed = formatFault(failed).WithState("what was open was recovered")
 	}
-	return raw, worst(r.Operations)
+	if err := worst(r.Operations); err != nil {
+		failed = err // which says more than that it could not be printed
+	}
+	return raw, failed
 }
 
 // worst is the fault of the operation that ended worst. One that was rolled

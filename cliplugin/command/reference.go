@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/snaprestore/snaprestore/cliplugin/project"
+	"github.com/snaprestore/snaprestore/restore/fault"
 )
 
 // narrow gives the project in which references are looked up: the one named,
@@ -22,7 +23,17 @@ func narrow(ctx context.Context, named string, references ...string) (string, er
 		if errors.Is(err, project.ErrNone) {
 			return "", nil
 		}
-		return name, err
+		if err != nil {
+			return "", unreadable(err)
+		}
+		return name, nil
 	}
 	return "", nil
+}
+
+// unreadable is the fault of a Compose project that is there and does not tell
+// its name.
+func unreadable(err error) error {
+	return fault.New(fault.Failed, "%w", err).WithState("nothing was changed").
+		WithHint("docker compose config shows what is wrong; --project PROJECT names one without looking")
 }

@@ -95,6 +95,7 @@ func newRoot(c *client) *cobra.Command {
 	)
 	for _, verb := range root.Commands() {
 		verb.DisableFlagsInUseLine = true
+		verb.PreRunE = checkFormat
 	}
 	root.DisableFlagsInUseLine = true
 	exitTable(root)

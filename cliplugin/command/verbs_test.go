@@ -57,6 +57,7 @@ func TestVerbs(t *testing.T) {
 		{name: "create-quiet", args: "create -p shop --progress quiet", agent: fakeAgent{result: shopSnapshot()}},
 		{name: "create-template", args: "create -p shop --progress quiet --format {{.ID}}:{{.Project}}", agent: fakeAgent{result: shopSnapshot()}},
 		{name: "create-json", args: "create -p shop --progress quiet --format json", agent: fakeAgent{result: shopSnapshot()}},
+		{name: "create-missing-field", args: "create -p shop --progress quiet --format {{.Nope}}", exit: 1, agent: fakeAgent{result: shopSnapshot()}},
 		{name: "create-locked", args: "create -p shop", exit: 11, agent: fakeAgent{err: fault.New(fault.Locked,
 			"create: project shop is held by restore %s, begun 12s ago", operationID).
 			WithState("nothing was changed").WithHint("docker snaprestore status %s, or wait with --lock-timeout", operationID)}},
@@ -94,6 +95,7 @@ func TestVerbs(t *testing.T) {
 		{name: "restore-dry-run", args: "restore --dry-run before-upgrade", agent: fakeAgent{result: restorePlan()}},
 		{name: "restore-dry-run-template", args: "restore --dry-run before-upgrade --format {{.Project}}\\ {{len\\ .Volumes}}", agent: fakeAgent{result: restorePlan()}},
 		{name: "restore-unhealthy", args: "restore -f before-upgrade --progress quiet", exit: 14, agent: fakeAgent{plan: restorePlan(), result: func() plan.Restored { r := restored(); r.Result = journal.ResultNotStarted; return r }()}},
+		{name: "restore-unhealthy-missing-field", args: "restore -f before-upgrade --progress quiet --format {{.Nope}}", exit: 14, agent: fakeAgent{plan: restorePlan(), result: func() plan.Restored { r := restored(); r.Result = journal.ResultNotStarted; return r }()}},
 		{name: "restore-bad-timeout", args: "restore -t never before-upgrade", exit: 1},
 		{name: "undo-yes", args: "undo", term: terminal{in: "yes\n", tty: true}, agent: fakeAgent{plan: undoPlan(), result: undone()}},
 		{name: "undo-no-terminal", args: "undo", exit: 2, agent: fakeAgent{plan: undoPlan()}},
@@ -112,6 +114,9 @@ func TestVerbs(t *testing.T) {
 		}}}},
 		{name: "recover-in-doubt", args: "recover", exit: 75, agent: fakeAgent{result: plan.Recovered{Operations: []plan.RecoveredOperation{
 			{Operation: "b2c3d4e5f6a7", Kind: journal.Restore, Was: journal.Committed, Result: journal.ResultNotStarted, Error: "no"},
+			{Operation: operationID, Kind: journal.Restore, Was: journal.Prepared, Error: "rename: input/output error"},
+		}}}},
+		{name: "recover-in-doubt-missing-field", args: "recover --format {{.Nope}}", exit: 75, agent: fakeAgent{result: plan.Recovered{Operations: []plan.RecoveredOperation{
 			{Operation: operationID, Kind: journal.Restore, Was: journal.Prepared, Error: "rename: input/output error"},
 		}}}},
 		{name: "export-terminal", args: "export before-upgrade", term: person, exit: 1},
@@ -249,6 +254,45 @@ func TestRequests(t *testing.T) {
 			}
 			assert.DeepEqual(t, got, c.want)
 		})
+	}
+}
+
+// A --format that is no template is refused by every verb before it asks for
+// anything.
+func TestAFormatThatIsNoTemplateStopsEverything(t *testing.T) {
+	for _, line := range []string{"create -p shop", "ls", "inspect a", "restore -f a", "restore --dry-run a", "undo -f", "status", "recover",
+		"import testdata/ls.stdout.golden", "verify", "drill a", "doctor", "version"} {
+		for _, format := range []string{"{{.ID", "table {{", "{{nope .ID}}"} {
+			a := &fakeAgent{plan: restorePlan(), result: restored()}
+			o := execute(t, a, &fakeEngine{}, terminal{}, append(words(line), "--format", format)...)
+			f := fault.From(o.err)
+			assert.Assert(t, f != nil && f.Kind == fault.Failed && f.State == "nothing was changed" && f.Hint != "", "%s --format %q: %+v", line, format, f)
+			assert.Equal(t, len(a.requests), 0, line)
+			assert.Equal(t, o.stdout, "", line)
+		}
+	}
+}
+
+// What is wrong with a command line or with files of this machine is said with
+// the state of the data and with what to do.
+func TestWhatIsWrongHereIsSaidWithStateAndHint(t *testing.T) {
+	t.Chdir(t.TempDir())
+	assert.NilError(t, os.WriteFile("compose.yaml", []byte("name: [1"), 0o600))
+	for _, c := range []struct {
+		args string
+		tty  bool
+	}{
+		{args: "create"}, {args: "create -f compose.yaml -p shop"}, {args: "create -f nowhere.yaml"},
+		{args: "restore -f latest"}, {args: "restore a"}, {args: "undo -f"}, {args: "undo"}, {args: "rm latest"},
+		{args: "export a", tty: true}, {args: "export a -o ."}, {args: "export a -o nowhere/file"},
+		{args: "import -", tty: true}, {args: "import ."}, {args: "import nowhere"},
+		{args: "drill --service db a"}, {args: "uninstall --purge"},
+	} {
+		a := &fakeAgent{plan: restorePlan(), result: restored()}
+		o := execute(t, a, &fakeEngine{}, terminal{tty: c.tty}, words(c.args)...)
+		f := fault.From(o.err)
+		assert.Assert(t, f != nil && f.State != "" && f.Hint != "" && !strings.Contains(f.Error(), "\n"), "%s: %+v", c.args, f)
+		assert.Equal(t, len(a.requests), 0, c.args)
 	}
 }
 

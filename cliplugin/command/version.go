@@ -52,5 +52,5 @@ func runVersion(c *client, format string) error {
 	if err != nil {
 		return fmt.Errorf("encode version: %w", err)
 	}
-	return formatValue(c, format, raw, v)
+	return formatValue(c, format, raw, v, "nothing was changed")
 }

@@ -158,14 +158,14 @@ func Uninstall(ctx context.Context, e Engine, purge bool) (Uninstalled, error) {
 			WithState("nothing was changed").WithHint("docker plugin ls")
 	}
 	if err != nil {
-		return out, err
+		return out, untouched(err)
 	}
 	names, err := volumes(ctx, e)
 	if err != nil {
-		return out, err
+		return out, untouched(err)
 	}
 	if err := unused(ctx, e, names); err != nil {
-		return out, err
+		return out, untouched(err)
 	}
 	out.Kept = names
 	if purge && len(names) > 0 && !found.Enabled {
@@ -181,6 +181,15 @@ func Uninstall(ctx context.Context, e Engine, purge bool) (Uninstalled, error) {
 		out.Purged, out.Kept = append(out.Purged, out.Kept[0]), out.Kept[1:]
 	}
 	return out, take(ctx, e, found)
+}
+
+// untouched says of an error that came before anything was done so.
+func untouched(err error) error {
+	f := *fault.From(err)
+	if f.State == "" {
+		f.State = "nothing was changed"
+	}
+	return &f
 }
 
 // volumes names the driver's volumes.
