@@ -5,6 +5,7 @@ package e2e
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -175,9 +176,11 @@ func testAStateRootOfANewerFormatIsLeftAlone(t *testing.T, driver string) {
 	}
 }
 
-// What is asked for wrongly is refused with its own exit status, and nothing
-// is touched, whatever the kind of the volumes.
+// What is asked for wrongly is refused with its own exit status, said with the
+// state of the data and with what to do, and nothing is touched, whatever the
+// kind of the volumes.
 func TestBadRequestsChangeNothing(t *testing.T) {
+	const usage = 0 // any failure: docker itself has statuses of its own for that
 	f := NewMixedFleet(t)
 	f.Fill("one")
 	first := f.CLI("create", "--project", "fleet", "--name", "first").OK(t).Line()
@@ -202,16 +205,23 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 		{"nobody to ask", 2, []string{"restore", first}},
 		{"another snapshot confirmed", 2, []string{"restore", "--confirm", second, first}},
 		{"a name that is taken", 1, []string{"create", "--project", "fleet", "--name", "first"}},
-		{"an unknown verb", 1, []string{"teleport"}},
-		{"an unknown flag", 1, []string{"ls", "--sideways"}},
+		{"no template", 1, []string{"create", "--project", "fleet", "--format", "{{.ID"}},
+		{"an unknown verb", usage, []string{"teleport"}},
+		{"an unknown flag", usage, []string{"ls", "--sideways"}},
 	} {
 		t.Run(request.name, func(t *testing.T) {
 			f.In(t)
 			result := f.CLI(request.args...)
-			if request.code == 1 && result.Code > 0 {
-				return // docker itself has statuses of its own for usage
+			if request.code == usage {
+				if result.Code <= 0 {
+					t.Errorf("it was accepted\n%s", result)
+				}
+				return
 			}
 			result.Exits(t, request.code)
+			if !strings.Contains(result.Stderr, "; nothing was changed\nhint: ") {
+				t.Errorf("want an error line that tells the state, and a hint\n%s", result)
+			}
 		})
 	}
 	if after := f.Untouched(); after != before {
@@ -226,5 +236,7 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 func TestAnEngineThatIsDown(t *testing.T) {
 	e := NewEngine(t)
 	e.Stop()
-	e.CLI("ls").Exits(t, 1)
+	if result := e.CLI("ls").Exits(t, 1); !strings.Contains(result.Stderr, "; nothing was changed\nhint: ") {
+		t.Errorf("want an error line that tells the state, and a hint\n%s", result)
+	}
 }

@@ -32,7 +32,7 @@ func (d *Domain) Adopt(ctx context.Context, id string, r plan.AdoptRequest) (don
 	done = []plan.Adopted{}
 	defer func() {
 		if err != nil && len(done) > 0 {
-			err = fmt.Errorf("%d of %d volumes have another driver now: %w", len(done), len(r.Volumes), err)
+			err = after(fmt.Sprintf("%d of %d volumes have another driver now", len(done), len(r.Volumes)), err)
 		}
 	}()
 	inv, err := d.inventory(ctx)

@@ -233,6 +233,8 @@ func journalFault(err error) error {
 	return fmt.Errorf("journal: %w", err)
 }
 
+const nothingChanged = "nothing was changed"
+
 // unchanged completes an error that came before anything was done: what has no
 // state or hint of its own says that nothing was changed.
 func unchanged(err *error) {
@@ -241,12 +243,23 @@ func unchanged(err *error) {
 	}
 	f := *fault.From(*err)
 	if f.State == "" {
-		f.State = "nothing was changed"
+		f.State = nothingChanged
 	}
 	if f.Hint == "" {
 		f.Hint = "docker snaprestore doctor"
 	}
 	*err = &f
+}
+
+// after completes an error that came when a part of what was asked for was
+// done already, which its state then says.
+func after(done string, err error) error {
+	f := *fault.From(err)
+	if f.State != "" && f.State != nothingChanged {
+		done += "; " + f.State
+	}
+	f.State = done
+	return &f
 }
 
 func lockedFault(locked *journal.LockedError) error {

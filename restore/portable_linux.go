@@ -14,7 +14,8 @@ import (
 
 // Export writes a snapshot in its portable form; with gzip, in the heritage
 // layout.
-func (d *Domain) Export(ctx context.Context, ref, project string, gzip bool, w io.Writer) (snapshot.Snapshot, error) {
+func (d *Domain) Export(ctx context.Context, ref, project string, gzip bool, w io.Writer) (_ snapshot.Snapshot, err error) {
+	defer unchanged(&err)
 	s, held, err := d.share(ctx, "export", ref, project)
 	if err != nil {
 		return s, err

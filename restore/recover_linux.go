@@ -275,7 +275,8 @@ func (d *Domain) unclosed(others map[string]bool) error {
 }
 
 // operation finds an operation by id or unique prefix.
-func (d *Domain) operation(ref string) (*journal.Operation, error) {
+func (d *Domain) operation(ref string) (_ *journal.Operation, err error) {
+	defer unchanged(&err)
 	if journal.ValidID(ref) {
 		op, err := d.journal.Load(ref)
 		return op, journalFault(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/snaprestore/snaprestore/journal"
@@ -29,7 +30,8 @@ func (d *Domain) List(ctx context.Context, project string) ([]snapshot.Snapshot,
 
 // Inspect gives the snapshots that are named, in that order, each with the last
 // drill of it that the journal remembers.
-func (d *Domain) Inspect(ctx context.Context, refs []string, project string) ([]plan.Inspected, error) {
+func (d *Domain) Inspect(ctx context.Context, refs []string, project string) (_ []plan.Inspected, err error) {
+	defer unchanged(&err)
 	out := []plan.Inspected{}
 	ops, err := d.journal.List()
 	if err != nil {
@@ -87,6 +89,9 @@ func (d *Domain) Remove(ctx context.Context, id string, refs []string, project s
 			continue
 		}
 		if err := d.removeOne(ctx, opID, s, names(keys)); err != nil {
+			if len(removed) > 0 {
+				err = after("removed before it: "+strings.Join(removed, ", "), err)
+			}
 			return removed, err
 		}
 		removed = append(removed, s.ID)
@@ -215,7 +220,8 @@ func (d *Domain) share(ctx context.Context, by journal.Kind, ref, project string
 // Verify reads snapshots whole and checks every byte: those named, or all. A
 // damaged one is a row that says so; the error is for what could not be looked
 // at.
-func (d *Domain) Verify(ctx context.Context, refs []string, project string) ([]plan.Verified, error) {
+func (d *Domain) Verify(ctx context.Context, refs []string, project string) (_ []plan.Verified, err error) {
+	defer unchanged(&err)
 	out := []plan.Verified{}
 	named := len(refs) > 0
 	if !named {
