@@ -21,12 +21,21 @@ type Shop struct {
 // in its database, and with all volumes of a driver.
 func NewShop(t testing.TB, driver string) *Shop {
 	t.Helper()
-	s := &Shop{Engine: NewEngine(t).Serve(driver)}
+	return NewEngine(t).OpenShop(driver, "dbdata", "cachedata", "files")
+}
+
+// OpenShop starts the shop, with those of its volumes of a driver, by their
+// keys in the compose file, and the others local.
+func (e *Engine) OpenShop(driver string, keys ...string) *Shop {
+	e.t.Helper()
+	s := &Shop{Engine: e.Serve(driver)}
 	s.dir = filepath.Join(s.Dir, "shop")
-	must(t, os.CopyFS(s.dir, os.DirFS(filepath.Join(host.repository, "scripts/shop"))))
-	s.Choose(s.dir, driver, "dbdata", "cachedata", "files")
+	must(s.t, os.CopyFS(s.dir, os.DirFS(filepath.Join(host.repository, "scripts/shop"))))
+	s.Choose(s.dir, driver, keys...)
 	s.Up()
-	s.CheckDriver(driver, "shop_dbdata", "shop_cachedata", "shop_files")
+	for _, key := range keys {
+		s.CheckDriver(driver, "shop_"+key)
+	}
 	s.Bench("-i", "-q")
 	return s
 }
