@@ -115,7 +115,8 @@ func (d *Domain) create(ctx context.Context, id string, r plan.Create, inv *inve
 		return none, d.abandonCreate(ctx, log, err)
 	}
 	for i := range snap.Volumes {
-		snap.Volumes[i].Engine, snap.Volumes[i].Reason = engines[i].name, engines[i].reason
+		v := &snap.Volumes[i]
+		v.Engine, v.Reason, v.Brief = engines[i].name, engines[i].reason, engines[i].brief
 	}
 	draft, err := d.snapshots.New(id)
 	if err != nil {

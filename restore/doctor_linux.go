@@ -73,6 +73,27 @@ var magics = map[int64]string{
 	unix.F2FS_SUPER_MAGIC:      "f2fs",
 }
 
+func fileSystemKind(st *unix.Statfs_t) string {
+	if kind, known := magics[st.Type]; known {
+		return kind
+	}
+	return fmt.Sprintf("type 0x%x", st.Type)
+}
+
+// fileSystemOf names the file system of a directory.
+func fileSystemOf(root *os.Root) (string, error) {
+	f, err := root.Open(".")
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+		return "", fmt.Errorf("look at the file system: %w", err)
+	}
+	return fileSystemKind(&st), nil
+}
+
 // fileSystemCheck warns of file systems and mount options under which a power
 // loss can undo what was synced: of 188 and 284 images of a power loss, 53 and
 // 103 were bad on ext4 without a journal and with nobarrier (measured).
@@ -82,10 +103,7 @@ func (d *Domain) fileSystemCheck() plan.Check {
 	if err := unix.Statfs(d.Root, &st); err != nil {
 		return plan.Check{Name: c.Name, Status: checkFailed, Detail: err.Error()}
 	}
-	kind, known := magics[st.Type]
-	if !known {
-		kind = fmt.Sprintf("type 0x%x", st.Type)
-	}
+	kind := fileSystemKind(&st)
 	options, err := mountOptions("/proc/self/mountinfo", d.Root)
 	if err != nil {
 		return plan.Check{Name: c.Name, Status: checkFailed, Detail: err.Error()}
@@ -216,12 +234,12 @@ func (d *Domain) copyCheck() plan.Check {
 			return "", err
 		}
 		defer root.Close()
-		engine, reason, err := d.Copiers.Choose(copyengine.Auto, root, root)
+		engine, why, err := d.Copiers.Choose(copyengine.Auto, root, root)
 		if err != nil {
 			return "", err
 		}
-		if detail = engine.Name(); reason != "" {
-			detail += " (" + reason + ")"
+		if detail = engine.Name(); why.Full != "" {
+			detail += " (" + why.Full + ")"
 		}
 		if err := d.root.RemoveAll(sample); err != nil {
 			return "", err

@@ -34,7 +34,7 @@ func TestMain(m *testing.M) { conformance.Main(m) }
 // Which engine stored a snapshot is of no matter to what is done with it.
 func TestASnapshotOfEachEngineIsVerifiedRestoredAndRemoved(t *testing.T) {
 	for _, engine := range []string{archive.Name, pack.Name} {
-		t.Run(engine, func(t *testing.T) { live(t, engine, engine) })
+		t.Run(engine, func(t *testing.T) { live(t, "", engine, engine) })
 	}
 }
 
@@ -50,14 +50,14 @@ func TestWhereBlocksCanBeSharedASnapshotSharesThem(t *testing.T) {
 			for want, engine := range map[string]string{"": best, "auto": best, pack.Name: pack.Name} {
 				t.Run("asked for "+want, func(t *testing.T) {
 					t.Setenv("TMPDIR", at)
-					live(t, want, engine)
+					live(t, kind, want, engine)
 				})
 			}
 		})
 	}
 }
 
-func live(t *testing.T, want, engine string) {
+func live(t *testing.T, kind, want, engine string) {
 	e, trees := shop(t)
 	for _, tree := range trees {
 		assert.NilError(t, os.WriteFile(filepath.Join(tree, "large"), make([]byte, 3<<20), 0o600))
@@ -79,10 +79,17 @@ func live(t *testing.T, want, engine string) {
 		switch {
 		case want == engine:
 			assert.Equal(t, v.Reason, "it was asked for")
+			assert.Equal(t, v.Brief, v.Reason)
 		case engine == pack.Name:
 			assert.Assert(t, strings.Contains(v.Reason, "no reflink: "), v.Reason)
+			assert.Equal(t, v.Brief, "the file system (ext4) has neither subvolumes nor reflinks")
 		default:
 			assert.Assert(t, strings.HasPrefix(v.Reason, "no btrfs: ") && !strings.Contains(v.Reason, "no reflink"), v.Reason)
+			brief := strings.TrimPrefix(v.Reason, "no btrfs: ") // on btrfs
+			if kind == "xfs" {
+				brief = "the file system (xfs) has no subvolumes"
+			}
+			assert.Equal(t, v.Brief, brief)
 		}
 	}
 	rows, err := d.Verify(ctx, nil, "")

@@ -15,8 +15,9 @@ import (
 	"github.com/snaprestore/snaprestore/restore/snapshot"
 )
 
-// chosen is the copy engine of a volume, and why it is that one.
-type chosen struct{ name, reason string }
+// chosen is the copy engine of a volume, and why it is that one, at length and
+// in a clause.
+type chosen struct{ name, reason, brief string }
 
 // chooseEngines decides by which engine each volume is stored, before anything
 // is on record or paused for it.
@@ -32,12 +33,16 @@ func (d *Domain) chooseEngines(want string, inv *inventory, names []string) ([]c
 		if err != nil {
 			return nil, fmt.Errorf("volume %s: %w", name, err)
 		}
-		engine, reason, err := d.Copiers.Choose(want, tree, store)
+		engine, why, err := d.Copiers.Choose(want, tree, store)
+		var kind string
+		if err == nil {
+			kind, err = fileSystemOf(tree)
+		}
 		tree.Close()
 		if err != nil {
 			return nil, fmt.Errorf("volume %s: %w", name, err)
 		}
-		out[i] = chosen{engine.Name(), reason}
+		out[i] = chosen{engine.Name(), why.Full, why.Brief(kind)}
 	}
 	return out, nil
 }

@@ -28,25 +28,25 @@ func Made(s *snapshot.Snapshot) string {
 }
 
 // Engines is a line for each copy engine that stored volumes of a snapshot, and
-// why it was that one.
+// why it was that one, in a clause: the snapshot has it at length.
 func Engines(s *snapshot.Snapshot) (lines []string) {
-	type choice struct{ engine, reason string }
+	type choice struct{ engine, brief string }
 	var order []choice
 	volumes := map[choice][]string{}
 	for _, v := range s.Volumes {
-		c := choice{v.Engine, v.Reason}
+		c := choice{v.Engine, v.Brief}
 		if volumes[c] == nil {
 			order = append(order, c)
 		}
 		volumes[c] = append(volumes[c], v.Name)
 	}
 	for _, c := range order {
-		line := "stored by " + c.engine
+		line := "engine " + c.engine
 		if len(order) > 1 {
-			line = strings.Join(volumes[c], ", ") + " " + line
+			line += " for " + strings.Join(volumes[c], ", ")
 		}
-		if c.reason != "" {
-			line += " (" + c.reason + ")"
+		if c.brief != "" {
+			line += ": " + c.brief
 		}
 		lines = append(lines, line)
 	}

@@ -112,10 +112,13 @@ func TestMade(t *testing.T) {
 }
 
 func TestEnginesAreSaidWithTheirReasons(t *testing.T) {
-	s := snapshot.Snapshot{Volumes: []snapshot.Volume{{Name: "a", Engine: "pack", Reason: "no reflink: ext4"}, {Name: "b", Engine: "pack", Reason: "no reflink: ext4"}}}
-	assert.DeepEqual(t, Engines(&s), []string{"stored by pack (no reflink: ext4)"})
+	s := snapshot.Snapshot{Volumes: []snapshot.Volume{
+		{Name: "a", Engine: "pack", Reason: "no reflink: ENOTTY", Brief: "no reflinks"},
+		{Name: "b", Engine: "pack", Reason: "no reflink: ENOTTY", Brief: "no reflinks"},
+	}}
+	assert.DeepEqual(t, Engines(&s), []string{"engine pack: no reflinks"})
 	s.Volumes = append(s.Volumes, snapshot.Volume{Name: "c", Engine: "reflink"})
-	assert.DeepEqual(t, Engines(&s), []string{"a, b stored by pack (no reflink: ext4)", "c stored by reflink"})
+	assert.DeepEqual(t, Engines(&s), []string{"engine pack for a, b: no reflinks", "engine reflink for c"})
 }
 
 func has(t *testing.T, text string, parts ...string) {

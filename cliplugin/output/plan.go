@@ -18,7 +18,7 @@ func Plan(w io.Writer, p *plan.Plan, now time.Time) {
 	}
 	fmt.Fprintln(w, title(p, now))
 	fmt.Fprintln(w)
-	grid(w, []string{"VOLUME", "GETS", "SIZE", "FILES"}, planVolumes(p))
+	grid(w, []string{"VOLUME", "GETS", "ENGINE", "SIZE", "FILES"}, planVolumes(p))
 	fmt.Fprintln(w)
 	if len(p.Containers) == 0 {
 		fmt.Fprintln(w, "No container uses these volumes: nothing is stopped.")
@@ -90,7 +90,7 @@ func planVolumes(p *plan.Plan) (rows [][]string) {
 		if v.Uncounted {
 			size, files = unknown, unknown
 		}
-		rows = append(rows, []string{v.Name, gets, size, files})
+		rows = append(rows, []string{v.Name, gets, v.Engine, size, files})
 	}
 	return rows
 }

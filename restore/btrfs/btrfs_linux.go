@@ -67,7 +67,7 @@ func (engine) Able(volume, store *os.Root) error {
 		case err != nil:
 			return fmt.Errorf("look at the volume's file system: %w", err)
 		case !on:
-			return errors.New("the volume is not on btrfs")
+			return &copyengine.Lack{What: "subvolumes", Err: errors.New("the volume is not on btrfs")}
 		}
 		is, err := subvolume.Is(source)
 		switch {

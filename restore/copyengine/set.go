@@ -1,7 +1,9 @@
 package copyengine
 
 import (
+	"errors"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/snaprestore/snaprestore/restore/fault"
@@ -40,14 +42,56 @@ func (s Set) Check(want string) error {
 		WithState("nothing was changed").WithHint("use --engine %s", strings.Join(names, ", "))
 }
 
+// Lack is an error of Able where the file system has not what the engine needs
+// of it.
+type Lack struct {
+	What string // "subvolumes"
+	Err  error
+}
+
+func (l *Lack) Error() string { return l.Err.Error() }
+func (l *Lack) Unwrap() error { return l.Err }
+
+// Why tells why it is one engine and none before it.
+type Why struct {
+	Full string // "" where there is none before it
+	not  []error
+}
+
+// Brief is the same in a clause, for a tree on a file system of that kind: what
+// the file system lacks, or, where it was not only that, what it was else.
+func (w Why) Brief(kind string) string {
+	var lacks, others []string
+	for _, err := range w.not {
+		var lack *Lack
+		switch {
+		case errors.As(err, &lack):
+			lacks = append(lacks, lack.What)
+		case !slices.Contains(others, err.Error()):
+			others = append(others, err.Error())
+		}
+	}
+	system := "the file system (" + kind + ") has "
+	switch {
+	case len(others) > 0:
+		return strings.Join(others, "; ")
+	case len(lacks) > 1:
+		return system + "neither " + strings.Join(lacks, " nor ")
+	case len(lacks) == 1:
+		return system + "no " + lacks[0]
+	}
+	return w.Full
+}
+
 // Choose gives the engine that stores the tree of a volume in store, and why
 // it is that one and none before it. Want is the name of the one that it must
 // be, or Auto, or "" for the same: then an engine that is not able is an error.
-func (s Set) Choose(want string, tree, store *os.Root) (Engine, string, error) {
+func (s Set) Choose(want string, tree, store *os.Root) (Engine, Why, error) {
 	if err := s.Check(want); err != nil {
-		return nil, "", err
+		return nil, Why{}, err
 	}
-	var not []string
+	var not []error
+	var full []string
 	for _, e := range s {
 		if want != "" && want != Auto && e.Name() != want {
 			continue
@@ -55,12 +99,13 @@ func (s Set) Choose(want string, tree, store *os.Root) (Engine, string, error) {
 		err := e.Able(tree, store)
 		switch {
 		case err == nil && e.Name() == want:
-			return e, "it was asked for", nil
+			return e, Why{Full: "it was asked for"}, nil
 		case err == nil:
-			return e, strings.Join(not, "; "), nil
+			return e, Why{Full: strings.Join(full, "; "), not: not}, nil
 		}
-		not = append(not, "no "+e.Name()+": "+err.Error())
+		not = append(not, err)
+		full = append(full, "no "+e.Name()+": "+err.Error())
 	}
-	return nil, "", fault.New(fault.Failed, "choose copy engine: %s", strings.Join(not, "; ")).
+	return nil, Why{}, fault.New(fault.Failed, "choose copy engine: %s", strings.Join(full, "; ")).
 		WithState("nothing was changed").WithHint("--engine %s takes the best that can", Auto)
 }

@@ -26,12 +26,39 @@ func TestTheBestAbleEngineIsChosenAndWhyIsSaid(t *testing.T) {
 		e, why, err := all.Choose(want, nil, nil)
 		assert.NilError(t, err)
 		assert.Equal(t, e.Name(), "second")
-		assert.Equal(t, why, "no first: the disk is round")
+		assert.Equal(t, why.Full, "no first: the disk is round")
 	}
 	e, why, err := all[1:].Choose(Auto, nil, nil)
 	assert.NilError(t, err)
 	assert.Equal(t, e.Name(), "second")
-	assert.Equal(t, why, "")
+	assert.Equal(t, why.Full, "")
+}
+
+// The short form of it names the file system for what that lacks, and leaves
+// that out where there is more to say.
+func TestWhyItIsAnEngineIsSaidInAClause(t *testing.T) {
+	lack := func(what string) error { return &Lack{What: what, Err: errors.New("it has none of those: ENOTTY")} }
+	apart, divided := errors.New("they are apart"), errors.New("it is divided")
+	for _, c := range []struct {
+		first, second error
+		want          string
+	}{
+		{lack("subvolumes"), lack("reflinks"), "the file system (ext4) has neither subvolumes nor reflinks"},
+		{lack("subvolumes"), apart, "they are apart"},
+		{apart, apart, "they are apart"},
+		{divided, apart, "it is divided; they are apart"},
+		{lack("subvolumes"), nil, "the file system (ext4) has no subvolumes"},
+		{divided, nil, "it is divided"},
+		{nil, nil, ""},
+	} {
+		all := Set{named{name: "first", not: c.first}, named{name: "second", not: c.second}, named{name: "third"}}
+		_, why, err := all.Choose(Auto, nil, nil)
+		assert.NilError(t, err)
+		assert.Equal(t, why.Brief("ext4"), c.want)
+	}
+	_, why, err := Set{named{name: "only"}}.Choose("only", nil, nil)
+	assert.NilError(t, err)
+	assert.Equal(t, why.Brief("ext4"), "it was asked for")
 }
 
 func TestAnEngineThatIsAskedForIsTakenOrRefused(t *testing.T) {
@@ -39,7 +66,7 @@ func TestAnEngineThatIsAskedForIsTakenOrRefused(t *testing.T) {
 	e, why, err := all.Choose("third", nil, nil)
 	assert.NilError(t, err)
 	assert.Equal(t, e.Name(), "third")
-	assert.Equal(t, why, "it was asked for")
+	assert.Equal(t, why.Full, "it was asked for")
 	_, _, err = all.Choose("first", nil, nil)
 	assert.ErrorContains(t, err, "no first: the disk is round")
 	assert.Equal(t, fault.From(err).State, "nothing was changed")

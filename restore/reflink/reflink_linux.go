@@ -40,7 +40,13 @@ func New() copyengine.Engine { return engine{} }
 func (engine) Name() string { return Name }
 
 // Able clones a file without a name from the volume into the store.
-func (engine) Able(volume, store *os.Root) error { return tree.CanClone(volume, store) }
+func (engine) Able(volume, store *os.Root) error {
+	err := tree.CanClone(volume, store)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return &copyengine.Lack{What: "reflinks", Err: err}
+	}
+	return err
+}
 
 // ledger counts and sums what passes.
 type ledger struct {

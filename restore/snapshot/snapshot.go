@@ -79,6 +79,8 @@ type Volume struct {
 	Engine string `json:"engine"`
 	// Reason says why it was that engine and not a better one; for people.
 	Reason string `json:"reason,omitempty"`
+	// Brief is the same in a clause.
+	Brief string `json:"brief,omitempty"`
 	// File is the name of what is stored in the snapshot's directory: a file,
 	// or the directory of the engines "reflink" and "btrfs".
 	File string `json:"file,omitempty"`
