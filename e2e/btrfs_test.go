@@ -15,6 +15,7 @@ import (
 	"github.com/snaprestore/snaprestore/restore/btrfs"
 	"github.com/snaprestore/snaprestore/restore/plan"
 	"github.com/snaprestore/snaprestore/restore/reflink"
+	"github.com/snaprestore/snaprestore/restore/snapshot"
 	"github.com/snaprestore/snaprestore/restore/volume"
 )
 
@@ -95,25 +96,30 @@ func TestAProjectOnBtrfs(t *testing.T) {
 	s.CLI("restore", "--project", "shop", "--force", id).OK(t)
 	s.CheckDatabase()
 	s.Docker("exec", "shop-web-1", "test", "-s", "/srv/files/visits").OK(t)
-	for _, step := range []struct {
-		command []string
-		want    string
-	}{
-		{nil, "snapshot"},
-		{[]string{"undo", "--force"}, "later"},
-		{[]string{"undo", "--force"}, "snapshot"},
-		{[]string{"restore", "--force", id}, "snapshot"},
-	} {
-		if step.command != nil {
-			s.CLI(step.command...).OK(t)
+	safety := func() string {
+		t.Helper()
+		for _, made := range s.Snapshots() { // the newest first
+			if made.Kind == snapshot.Safety {
+				return made.ID
+			}
 		}
+		t.Fatal("there is no safety snapshot")
+		return ""
+	}
+	check := func(want string) {
+		t.Helper()
 		s.WaitHealthy(shopContainers...)
-		if got, want := state(), strings.TrimSpace(strings.Repeat(step.want+" ", 3)); got != want {
-			t.Fatalf("after %v there is %q, want %q", step.command, got, want)
+		if got := state(); got != want+" "+want+" "+want {
+			t.Fatalf("there is %q, want %q in each volume", got, want)
 		}
 	}
-	s.CheckDatabase()
-	s.checkSafetyIsRestored(state)
+	check("snapshot")
+	for _, want := range []string{"later", "snapshot"} {
+		s.CLI("undo", "--force").OK(t)
+		check(want)
+	}
+	s.CLI("restore", "--force", safety()).OK(t)
+	check("later")
 
 	s.CLI("verify").OK(t)
 	before := s.lives()
@@ -131,7 +137,6 @@ func TestAProjectOnBtrfs(t *testing.T) {
 	if left := s.subvolumes(); !slices.Equal(left, live) {
 		t.Errorf("subvolumes are\n%v\nat first there were\n%v", left, live)
 	}
-	s.CheckDatabase()
 }
 
 // checkEngines fails the test unless inspect and the plan of a restore name the
@@ -154,23 +159,4 @@ func (s *Shop) checkEngines(id string) {
 			s.t.Errorf("%s is staged by %s, want %s", p.Name, p.Engine, want[p.From])
 		}
 	}
-}
-
-// checkSafetyIsRestored restores the newest safety snapshot, by its id, and
-// finds in the volumes what it names.
-func (s *Shop) checkSafetyIsRestored(state func() string) {
-	s.t.Helper()
-	for _, made := range s.Snapshots() {
-		if !strings.HasPrefix(made.Name, "pre-restore-") {
-			continue
-		}
-		was := state()
-		s.CLI("restore", "--force", made.ID).OK(s.t)
-		s.CheckDatabase()
-		if got := state(); got != was {
-			s.t.Errorf("the safety snapshot brought back %q, want %q", got, was)
-		}
-		return
-	}
-	s.t.Fatal("there is no safety snapshot of a restore")
 }

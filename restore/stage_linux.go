@@ -89,29 +89,16 @@ func (d *Domain) stageVolume(ctx context.Context, op *journal.Operation, dir *du
 // does not do that, or not to this place. The engine's own directories, of the
 // driver local, get no subvolume: it removes them as it removes files.
 func (d *Domain) graft(ctx context.Context, op *journal.Operation, dir *durable.Dir, v *journal.Volume, snap snapshot.Snapshot) (bool, error) {
-	sv := snap.Volumes[v.Index]
-	if sv.Engine == treeEngine {
-		return false, nil
-	}
-	engine, err := d.Copiers.Named(sv.Engine)
-	if err != nil {
-		return false, err
-	}
-	whole, ok := engine.(copyengine.Whole)
-	if !ok {
-		return false, nil
-	}
 	if subvolumes, err := d.keepsSubvolumes(dir, v); err != nil || !subvolumes {
 		return false, err
 	}
-	store, err := d.snapshots.Content(snap.ID)
-	if err != nil {
-		return false, err
+	sv := snap.Volumes[v.Index]
+	var err error
+	if sv.Engine == treeEngine {
+		err = d.graftTree(ctx, dir, v.Stage, sv)
+	} else {
+		err = d.graftStored(ctx, dir, v.Stage, snap.ID, sv)
 	}
-	defer store.Close()
-	err = dir.Graft(v.Stage, func(into *os.Root) error {
-		return whole.LoadAs(ctx, store, contentOf(sv), into, v.Stage)
-	})
 	if errors.Is(err, errors.ErrUnsupported) {
 		return false, nil
 	}
@@ -119,6 +106,57 @@ func (d *Domain) graft(ctx context.Context, op *journal.Operation, dir *durable.
 		d.taken(op.ID, v.Name)
 	}
 	return true, err
+}
+
+// graftStored grafts what a copy engine stored, or is errors.ErrUnsupported.
+func (d *Domain) graftStored(ctx context.Context, dir *durable.Dir, stage, id string, sv snapshot.Volume) error {
+	engine, err := d.Copiers.Named(sv.Engine)
+	if err != nil {
+		return err
+	}
+	whole, ok := engine.(copyengine.Whole)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	store, err := d.snapshots.Content(id)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	return dir.Graft(stage, func(into *os.Root) error {
+		return whole.LoadAs(ctx, store, contentOf(sv), into, stage)
+	})
+}
+
+// graftTree grafts the tree that a safety snapshot names, or is
+// errors.ErrUnsupported.
+func (d *Domain) graftTree(ctx context.Context, dir *durable.Dir, stage string, sv snapshot.Volume) error {
+	kept, err := d.openKept(sv)
+	if err != nil {
+		return err
+	}
+	defer kept.Close()
+	root, err := dir.Root()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, engine := range d.Copiers {
+		if whole, ok := engine.(copyengine.Whole); ok && whole.Able(kept, root) == nil {
+			return dir.Graft(stage, func(into *os.Root) error { return whole.CopyAs(ctx, kept, into, stage) })
+		}
+	}
+	return errors.ErrUnsupported
+}
+
+// openKept opens the tree that a safety snapshot names.
+func (d *Domain) openKept(sv snapshot.Volume) (*os.Root, error) {
+	kept, err := d.openTree(sv.Tree)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.New(fault.NotFound, "the kept tree %s is no longer there: %w", sv.Tree, err).
+			WithHint("docker snaprestore ls")
+	}
+	return kept, err
 }
 
 // makeStage makes the directory that a volume is staged in.
@@ -149,11 +187,7 @@ func (d *Domain) load(ctx context.Context, op, name string, snap snapshot.Snapsh
 	progress, end := d.meter(op, name, sv.Bytes, sv.Files)
 	switch sv.Engine {
 	case treeEngine:
-		kept, err := d.openTree(sv.Tree)
-		if errors.Is(err, fs.ErrNotExist) {
-			return fault.New(fault.NotFound, "the kept tree %s is no longer there: %w", sv.Tree, err).
-				WithHint("docker snaprestore ls")
-		}
+		kept, err := d.openKept(sv)
 		if err != nil {
 			return err
 		}

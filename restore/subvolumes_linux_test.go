@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 
 	"github.com/snaprestore/snaprestore/journal"
@@ -119,6 +120,9 @@ func aVolumeOfTheDriverOnBtrfsIsTakenAsAWhole(t *testing.T, w whole) {
 	e, d, trees, at := w.e, w.d, w.trees, w.at
 	ctx := t.Context()
 	assert.Assert(t, isSubvolume(t, trees["shop_cache"]))
+	// Who goes through a tree leaves sockets out.
+	socket := filepath.Join(trees["shop_cache"], "socket")
+	assert.NilError(t, unix.Mknod(socket, unix.S_IFSOCK|0o600, 0))
 	snap, err := d.Create(ctx, journal.NewID(), plan.Create{Project: "shop"})
 	assert.NilError(t, err)
 	for name, v := range volumesOf(snap) {
@@ -138,6 +142,8 @@ func aVolumeOfTheDriverOnBtrfsIsTakenAsAWhole(t *testing.T, w whole) {
 			assert.Equal(t, read(t, tree), word, name)
 		}
 		assert.Assert(t, isSubvolume(t, trees["shop_cache"]))
+		_, err := os.Lstat(socket)
+		assert.NilError(t, err)
 		rows, err := d.Verify(ctx, nil, "")
 		assert.NilError(t, err)
 		for _, r := range rows {
@@ -155,10 +161,15 @@ func aVolumeOfTheDriverOnBtrfsIsTakenAsAWhole(t *testing.T, w whole) {
 	_, err = d.Execute(ctx, u)
 	assert.NilError(t, err)
 	same("new")
-	// A safety snapshot is copied into a stage like any other.
+	// A safety snapshot becomes a stage as a whole, too, and stays as it is.
 	p := restoreTo(t, d, "pre-undo-"+u.Operation)
 	same("old")
-	_, err = d.Remove(ctx, journal.NewID(), []string{snap.ID, "pre-undo-" + u.Operation, "pre-restore-" + p.Operation}, "")
+	for _, tree := range trees {
+		write(t, tree, "other")
+	}
+	p2 := restoreTo(t, d, "pre-undo-"+u.Operation)
+	same("old")
+	_, err = d.Remove(ctx, journal.NewID(), []string{snap.ID, "pre-undo-" + u.Operation, "pre-restore-" + p.Operation, "pre-restore-" + p2.Operation}, "")
 	assert.NilError(t, err)
 	left, err := os.ReadDir(filepath.Join(e.StateRoot(), "snapshots"))
 	assert.NilError(t, err)
@@ -266,4 +277,29 @@ func aDeadCreateLeavesNoSubvolume(t *testing.T, w whole) {
 		}
 	}
 	assert.Equal(t, subvolumes(t, at), wanted)
+}
+
+// A safety snapshot whose tree has a subvolume in it is copied file by file,
+// and comes back whole.
+func TestASafetySnapshotWithSubvolumesInItIsCopied(t *testing.T) {
+	onBtrfs(t, aSafetySnapshotWithSubvolumesInItIsCopied)
+}
+
+func aSafetySnapshotWithSubvolumesInItIsCopied(t *testing.T, w whole) {
+	d, trees := w.d, w.trees
+	live := trees["shop_cache"]
+	snap, err := d.Create(t.Context(), journal.NewID(), plan.Create{Volumes: []string{"shop_cache"}})
+	assert.NilError(t, err)
+	dir, err := durable.Open(live, nil)
+	assert.NilError(t, err)
+	defer dir.Close()
+	assert.NilError(t, dir.MakeTree("inner", 0o755))
+	write(t, filepath.Join(live, "inner"), "inner")
+	first := restoreTo(t, d, snap.ID)
+	second := restoreTo(t, d, "pre-restore-"+first.Operation)
+	assert.Equal(t, read(t, filepath.Join(live, "inner")), "inner")
+	assert.Assert(t, isSubvolume(t, live) && !isSubvolume(t, filepath.Join(live, "inner")))
+	_, err = d.Remove(t.Context(), journal.NewID(), []string{snap.ID, "pre-restore-" + first.Operation, "pre-restore-" + second.Operation}, "")
+	assert.NilError(t, err)
+	assert.Equal(t, subvolumes(t, w.at), 1, "the live tree")
 }

@@ -37,9 +37,12 @@ func createFirst(ctx context.Context, d *restore.Domain) error {
 	return err
 }
 
-func restoreFirst(id string) call {
+func restoreFirst(id string) call { return bring("first", id) }
+
+// bring restores a snapshot.
+func bring(ref, id string) call {
 	return func(ctx context.Context, d *restore.Domain) error {
-		p, err := d.PlanRestore(ctx, id, plan.RestoreRequest{Snapshot: "first", Project: "shop", Timeout: time.Minute})
+		p, err := d.PlanRestore(ctx, id, plan.RestoreRequest{Snapshot: ref, Project: "shop", Timeout: time.Minute})
 		if err != nil {
 			return err
 		}
@@ -160,6 +163,11 @@ func scenarios() []scenario {
 		{
 			name: "undo", prepare: restored, call: undo,
 			was: "first", becomes: "second", had: []string{"first", "pre-restore-" + idEarlier}, gets: []string{"first", "pre-undo-" + idThis},
+		},
+		{
+			name: "restore of a safety snapshot", prepare: restored, call: bring("pre-restore-"+idEarlier, idThis),
+			was: "first", becomes: "second", had: []string{"first", "pre-restore-" + idEarlier},
+			gets: []string{"first", "pre-restore-" + idEarlier, "pre-restore-" + idThis},
 		},
 		{
 			name: "restore", prepare: second, call: restoreFirst(idThis),

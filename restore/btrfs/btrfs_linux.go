@@ -239,17 +239,34 @@ func ignore(path, reason string) {}
 // LoadAs makes a writable snapshot of the stored one.
 func (engine) LoadAs(ctx context.Context, store *os.Root, c copyengine.Content, dir *os.Root, name string) error {
 	return using(ctx, store, c, func(root *os.Root) error {
-		err := with(root, func(source int) error {
-			return with(dir, func(target int) error { return subvolume.Snapshot(source, target, name, false) })
-		})
-		switch {
-		case errors.Is(err, unix.EXDEV), errors.Is(err, unix.ENOTTY):
-			return fmt.Errorf("make a snapshot: %w (%w)", errors.ErrUnsupported, err)
-		case err != nil:
-			return fmt.Errorf("make a snapshot: %w", err)
-		}
-		return nil
+		return snapshotAs(root, dir, name)
 	})
+}
+
+// snapshotAs makes a writable snapshot of a subvolume.
+func snapshotAs(of, dir *os.Root, name string) error {
+	err := with(of, func(source int) error {
+		return with(dir, func(target int) error { return subvolume.Snapshot(source, target, name, false) })
+	})
+	switch {
+	case errors.Is(err, unix.EXDEV), errors.Is(err, unix.ENOTTY):
+		return fmt.Errorf("make a snapshot: %w (%w)", errors.ErrUnsupported, err)
+	case err != nil:
+		return fmt.Errorf("make a snapshot: %w", err)
+	}
+	return nil
+}
+
+// CopyAs makes a writable snapshot of the tree. That nothing divides it is
+// looked at once more after it.
+func (engine) CopyAs(ctx context.Context, volume, dir *os.Root, name string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := snapshotAs(volume, dir, name); err != nil {
+		return err
+	}
+	return with(volume, undivided)
 }
 
 // Load makes the tree of files that share the blocks of the stored ones, or of

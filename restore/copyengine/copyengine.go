@@ -72,6 +72,10 @@ type Whole interface {
 	// errors.ErrUnsupported says that only Load can bring the tree to this
 	// place.
 	LoadAs(ctx context.Context, store *os.Root, c Content, dir *os.Root, name string) error
+
+	// CopyAs is LoadAs from a tree that nobody stored, such as a safety
+	// snapshot names, where Able says that the tree can be stored in dir.
+	CopyAs(ctx context.Context, tree, dir *os.Root, name string) error
 }
 
 // Engine copies trees. Directories are given as os.Root, so that no link in a

@@ -105,18 +105,23 @@ func (p *place) roundTrip() copyengine.Content {
 	return c
 }
 
-// loadsWhole loads once more, as a whole, into a directory that has another
-// entry of that name, and into one that has not.
+// loadsWhole loads once more, as a whole, and copies the tree as a whole, each
+// into a directory that has not such an entry, and into one that has.
 func (p *place) loadsWhole(engine copyengine.Whole, c copyengine.Content) {
 	p.Helper()
 	dir := p.suite.dir(p.T)
 	into, err := os.OpenRoot(dir)
 	assert.NilError(p, err)
 	defer into.Close()
-	assert.NilError(p, engine.LoadAs(context.Background(), p.store, c, into, "whole"))
-	p.same(p.source, filepath.Join(dir, "whole"))
-	assert.NilError(p, os.WriteFile(filepath.Join(dir, "whole", "more"), nil, 0o600), "it can be written to")
-	assert.ErrorIs(p, engine.LoadAs(context.Background(), p.store, c, into, "whole"), os.ErrExist)
+	for name, as := range map[string]func(name string) error{
+		"loaded": func(name string) error { return engine.LoadAs(context.Background(), p.store, c, into, name) },
+		"copied": func(name string) error { return engine.CopyAs(context.Background(), p.tree, into, name) },
+	} {
+		assert.NilError(p, as(name))
+		p.same(p.source, filepath.Join(dir, name))
+		assert.NilError(p, os.WriteFile(filepath.Join(dir, name, "more"), nil, 0o600), "it can be written to")
+		assert.ErrorIs(p, as(name), os.ErrExist)
+	}
 	assert.NilError(p, p.verify(context.Background(), c), "what was loaded from it has changed")
 }
 
