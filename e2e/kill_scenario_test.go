@@ -78,6 +78,7 @@ func (f *Fleet) survives(victim victim, phases []journal.State) {
 	f.Sums(sums, "one")
 	id := f.CLI("create", "--project", "fleet").OK(f.t).Line()
 	identity, policies := f.Identity(f.containers...), f.Policies()
+	met := 0
 	for _, phase := range phases {
 		client, struck := f.strikeAt(phase, func() *Process {
 			f.Fill("two")
@@ -87,6 +88,7 @@ func (f *Fleet) survives(victim victim, phases []journal.State) {
 		if struck == journal.Closed {
 			continue // an engine that is killed now leaves down what its policies say
 		}
+		met++
 		victim.kill(f.Engine, client)
 		client.Wait()
 		last := f.WaitClosed()
@@ -99,6 +101,9 @@ func (f *Fleet) survives(victim victim, phases []journal.State) {
 		if now := f.Generation(sums); now != got {
 			f.t.Errorf("generation %s was in place, and the containers found %s", got, now)
 		}
+	}
+	if met == 0 {
+		f.t.Errorf("no phase of %v was met", phases)
 	}
 	f.CLI("recover").OK(f.t)
 }

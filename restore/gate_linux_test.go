@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 
 	"github.com/snaprestore/snaprestore/journal"
@@ -191,4 +192,82 @@ func TestSettleDiesAnywhere(t *testing.T) {
 		steps++
 	}
 	assert.Assert(t, steps >= 16, "only %d points", steps)
+}
+
+// A driver that dies twice while it settles, at any two steps, leaves what the
+// next one ends.
+func TestSettleDiesTwiceAnywhere(t *testing.T) {
+	crash := errors.New("crash")
+	points := 0
+	for first := 0; ; first++ {
+		died := false
+		for second := 0; ; second++ {
+			a, b := layShape(t, "0123456789ab", "LDD-"), layShape(t, "0123456789ab", "DDL-")
+			j, id := begun(t, journal.Prepared, a, b)
+			s := Settler{Journal: j, Mine: func(string) bool { return true }, Mounted: func([]string) (bool, error) { return false, nil }}
+			var ends []error
+			for _, at := range []int{first, second} {
+				n := 0
+				s.Fail = func(durable.Step) error {
+					if n++; n > at {
+						return crash
+					}
+					return nil
+				}
+				ends = append(ends, s.Settle(context.Background(), id))
+			}
+			s.Fail = nil
+			assert.NilError(t, s.Settle(context.Background(), id))
+			assert.Equal(t, liveText(t, a)+liveText(t, b), "newnew", "%d and %d", first, second)
+			died = ends[0] != nil
+			if ends[1] == nil {
+				break
+			}
+			points++
+		}
+		if !died {
+			break
+		}
+	}
+	assert.Assert(t, points >= 100, "only %d pairs", points)
+}
+
+// A disk that refuses a step of a settling, once or from there on, lets no
+// other data than the decided be mounted, and the next one ends it.
+func TestSettleThatFailsAnywhereIsEndedByTheNext(t *testing.T) {
+	for _, cause := range []error{unix.ENOSPC, unix.EIO, unix.EROFS, unix.EDQUOT} {
+		for _, sticky := range []bool{false, true} {
+			points := 0
+			for at := 0; ; at++ {
+				a, b := layShape(t, "0123456789ab", "LDD-"), layShape(t, "0123456789ab", "DDL-")
+				j, id := begun(t, journal.Prepared, a, b)
+				s := Settler{Journal: j, Mine: func(string) bool { return true }, Mounted: func([]string) (bool, error) { return false, nil }}
+				n := 0
+				s.Fail = func(step durable.Step) error {
+					if step.Done {
+						return nil
+					}
+					if n++; n == at+1 || sticky && n > at {
+						return cause
+					}
+					return nil
+				}
+				err := s.Settle(context.Background(), id)
+				reached := n > at
+				s.Fail = nil
+				if err == nil {
+					assert.Equal(t, liveText(t, a)+liveText(t, b), "newnew", "%v at step %d", cause, at)
+				} else {
+					assert.ErrorIs(t, err, cause)
+				}
+				assert.NilError(t, s.Settle(context.Background(), id))
+				assert.Equal(t, liveText(t, a)+liveText(t, b), "newnew", "%v at step %d (sticky %t)", cause, at, sticky)
+				if !reached {
+					break
+				}
+				points++
+			}
+			assert.Assert(t, points >= 8, "only %d points", points)
+		}
+	}
 }

@@ -26,7 +26,9 @@ func newVerifyCommand(c *client) *cobra.Command {
 		Use:   "verify [OPTIONS] [SNAPSHOT...]",
 		Short: "Check that snapshots are whole",
 		Long: "Read the stored data of snapshots, all where none is named, and compare it with its\n" +
-			"checksums. Changes nothing.",
+			"checksums. Changes nothing.\n\n" +
+			"What a restore or an undo replaced (pre-restore-…, pre-undo-…) was never copied and has\n" +
+			"no checksums: of that it is only checked that it is there.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return show(c, o.progress, func(d progress.Display) (any, error) {
 				return runVerify(cmd.Context(), c, &o, args, d)
