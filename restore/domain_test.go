@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"gotest.tools/v3/assert"
@@ -302,4 +303,28 @@ func TestVerifyHasARowForEachSnapshotWhateverIsDamaged(t *testing.T) {
 		got[r.Snapshot] = r.Result
 	}
 	assert.DeepEqual(t, got, map[string]string{ids[0]: "damaged", ids[1]: "damaged", ids[2]: "ok"})
+}
+
+// A restore that starts another image than the snapshot was made with says so,
+// and names both.
+func TestAnotherImageThanTheSnapshotsIsWarnedOf(t *testing.T) {
+	e, _ := shop(t)
+	d := open(t, e)
+	snap, err := d.Create(t.Context(), journal.NewID(), plan.Create{Project: "shop"})
+	assert.NilError(t, err)
+	request := plan.RestoreRequest{Snapshot: snap.ID}
+	p, err := d.PlanRestore(t.Context(), journal.NewID(), request)
+	assert.NilError(t, err)
+	assert.Equal(t, len(p.Warnings), 0, "%v", p.Warnings)
+
+	c, _ := e.Get("c1")
+	e.Drop("c1")
+	c.Image, c.ImageID = "postgres:17", "sha256:17"
+	e.AddContainer(t, c, nil)
+	p, err = d.PlanRestore(t.Context(), journal.NewID(), request)
+	assert.NilError(t, err)
+	assert.Equal(t, len(p.Warnings), 1, "%v", p.Warnings)
+	for _, word := range []string{"shop-db-1", "postgres:17", "sha256:17", "made with postgres ", "sha256:1)"} {
+		assert.Assert(t, strings.Contains(p.Warnings[0], word), "%s: %s", word, p.Warnings[0])
+	}
 }

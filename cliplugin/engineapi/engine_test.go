@@ -6,12 +6,15 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/docker/docker/client"
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
 
@@ -171,6 +174,27 @@ func TestOldEngineIsRefused(t *testing.T) {
 	err := engine(t, "1.40", nil).CheckVersion(context.Background())
 	assert.ErrorContains(t, err, `"1.40" is too old`)
 	assert.Check(t, fault.From(err).Hint != "")
+}
+
+// A user who may not open the engine's socket is told so, and is not told that
+// the engine is down.
+func TestASocketThatMayNotBeOpenedIsSaid(t *testing.T) {
+	api, err := client.NewClientWithOpts(client.WithHost("unix:///var/run/docker.sock"),
+		client.WithHTTPClient(&http.Client{Transport: refusing{}}), client.WithAPIVersionNegotiation())
+	assert.NilError(t, err)
+	err = engineapi.New(api).CheckVersion(context.Background())
+	f := fault.From(err)
+	assert.Assert(t, f != nil && strings.Contains(f.Message, "permission denied"), "%v", err)
+	assert.Equal(t, f.State, "nothing was changed")
+	assert.Assert(t, strings.Contains(f.Hint, "account"), f.Hint)
+	assert.Check(t, !engineapi.Unreachable(err))
+}
+
+// refusing is the way to a socket that this user may not open.
+type refusing struct{}
+
+func (refusing) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, &net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", syscall.EACCES)}
 }
 
 func TestEngineThatIsDown(t *testing.T) {
