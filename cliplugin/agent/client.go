@@ -43,7 +43,7 @@ type Client struct {
 	// socket is the engine's socket on its host, "" to find out.
 	socket string
 	// binary finds the agent's program.
-	binary func(restore.Host) ([]byte, error)
+	binary func(restore.Host) (executable, error)
 	// patience is how long an engine that went away is waited for.
 	patience time.Duration
 	// leftoverAge is how long an ended agent is left for its own client to
@@ -125,9 +125,7 @@ func (r *run) launch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.image, err = NewImage(host.Arch, binary); err != nil {
-		return err
-	}
+	r.image = newImage(host.Arch, binary)
 	if err := r.create(ctx, host); err != nil {
 		return err
 	}

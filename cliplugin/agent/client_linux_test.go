@@ -60,7 +60,7 @@ func newHost(t *testing.T, d *domain) *host {
 func (h *host) client() *Client {
 	c := NewClient(h)
 	c.socket = ""
-	c.binary = func(restore.Host) ([]byte, error) { return staticELF(h.t), nil }
+	c.binary = func(restore.Host) (executable, error) { return executableOf(staticELF(h.t)), nil }
 	c.settling = 0
 	return c
 }
@@ -87,10 +87,7 @@ func (h *host) LoadImage(_ context.Context, archive func() io.Reader) error {
 	if _, err := io.Copy(io.Discard, archive()); err != nil {
 		return err
 	}
-	img, err := NewImage("amd64", staticELF(h.t))
-	if err != nil {
-		return err
-	}
+	img := newImage("amd64", executableOf(staticELF(h.t)))
 	defer h.locked()()
 	h.loads++
 	h.images = append(h.images, img.Reference)
@@ -218,13 +215,12 @@ func (h *host) wasRemoved(what string) bool {
 	return false
 }
 
-func TestClientLoadsTheImageOnceAndRemovesTheContainer(t *testing.T) {
+func TestClientLoadsTheImageOnceAndSweepsWhatOthersLeft(t *testing.T) {
 	h := newHost(t, &domain{})
 	raw, err := h.client().Do(t.Context(), Request{Verb: List}, Handlers{})
 	assert.NilError(t, err)
 	assert.Check(t, is.Contains(string(raw), `"id":"a"`))
-	assert.Check(t, h.wasRemoved("c"))
-	assert.Check(t, !h.spec.Durable)
+	assert.Check(t, !h.spec.Durable) // which the engine removes
 
 	again := newHost(t, &domain{})
 	again.images = append(h.images, repository+":0123456789ab", "someone-else:1")
@@ -275,6 +271,7 @@ func TestChangesRunInADurableContainer(t *testing.T) {
 	assert.NilError(t, err)
 	assert.Check(t, is.Contains(string(raw), `"id":"made"`))
 	assert.Check(t, h.spec.Durable)
+	assert.Check(t, h.wasRemoved("c"))
 	assert.Equal(t, h.spec.Labels[LabelOperation], "o")
 	assert.DeepEqual(t, d.called(), []string{"Create o"})
 }

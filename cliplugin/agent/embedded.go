@@ -3,7 +3,9 @@
 package agent
 
 import (
+	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
 	"embed"
 	"errors"
 	"fmt"
@@ -17,22 +19,23 @@ import (
 //go:embed embedded/*.gz
 var embeddedAgents embed.FS
 
-func embedded(arch string) ([]byte, error) {
-	f, err := embeddedAgents.Open("embedded/linux-" + arch + ".gz")
+func embedded(arch string) (executable, error) {
+	packed, err := embeddedAgents.ReadFile("embedded/linux-" + arch + ".gz")
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errNotEmbedded
+		return executable{}, errNotEmbedded
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open embedded agent: %w", err)
+		return executable{}, fmt.Errorf("open embedded agent: %w", err)
 	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		return nil, fmt.Errorf("unpack embedded agent: %w", err)
-	}
-	data, err := io.ReadAll(z)
-	if err != nil {
-		return nil, fmt.Errorf("unpack embedded agent: %w", err)
-	}
-	return data, nil
+	return executable{sha256.Sum256(packed), func() ([]byte, error) {
+		z, err := gzip.NewReader(bytes.NewReader(packed))
+		if err != nil {
+			return nil, fmt.Errorf("unpack embedded agent: %w", err)
+		}
+		data, err := io.ReadAll(z)
+		if err != nil {
+			return nil, fmt.Errorf("unpack embedded agent: %w", err)
+		}
+		return data, static(bytes.NewReader(data))
+	}}, nil
 }

@@ -2,14 +2,11 @@ package agent
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"crypto/sha256"
-	"debug/elf"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"runtime"
 	"strings"
@@ -20,7 +17,7 @@ import (
 )
 
 // repository names the agents' images; their tag is the start of their
-// binary's digest.
+// program's id.
 const repository = "snaprestore-agent"
 
 // program is the binary's path in the image.
@@ -30,33 +27,21 @@ const program = "/docker-snaprestore"
 type Image struct {
 	Reference string
 	arch      string
-	binary    []byte
+	program   executable
 }
 
-// NewImage makes the image of a binary for linux/arch.
-func NewImage(arch string, binary []byte) (*Image, error) {
-	f, err := elf.NewFile(bytes.NewReader(binary))
-	if err != nil {
-		return nil, fmt.Errorf("read agent binary: %w", err)
-	}
-	for _, p := range f.Progs {
-		if p.Type == elf.PT_INTERP {
-			return nil, fault.New(fault.Failed, "this build is not static, so it cannot run as agent").
-				WithState("nothing was changed").
-				WithHint("build with CGO_ENABLED=0, as scripts/build does")
-		}
-	}
-	sum := sha256.Sum256(binary)
-	return &Image{Reference: repository + ":" + hex.EncodeToString(sum[:6]), arch: arch, binary: binary}, nil
+// newImage makes the image of a program for linux/arch.
+func newImage(arch string, p executable) *Image {
+	return &Image{Reference: repository + ":" + hex.EncodeToString(p.id[:6]), arch: arch, program: p}
 }
 
 // layer writes the only layer: the binary.
-func (i *Image) layer(w io.Writer) error {
+func layer(w io.Writer, binary []byte) error {
 	t := tar.NewWriter(w)
-	if err := t.WriteHeader(entry(strings.TrimPrefix(program, "/"), 0o755, int64(len(i.binary)))); err != nil {
+	if err := t.WriteHeader(entry(strings.TrimPrefix(program, "/"), 0o755, int64(len(binary)))); err != nil {
 		return err
 	}
-	if _, err := t.Write(i.binary); err != nil {
+	if _, err := t.Write(binary); err != nil {
 		return err
 	}
 	return t.Close()
@@ -77,9 +62,13 @@ func (c *counter) Write(p []byte) (int, error) { c.n += int64(len(p)); return le
 // Archive writes the image in the format of docker save that every engine
 // since 1.10 loads. The same binary gives the same bytes.
 func (i *Image) Archive(w io.Writer) error {
+	binary, err := i.program.read()
+	if err != nil {
+		return err
+	}
 	var size counter
 	digest := sha256.New()
-	if err := i.layer(io.MultiWriter(&size, digest)); err != nil {
+	if err := layer(io.MultiWriter(&size, digest), binary); err != nil {
 		return err
 	}
 	diff := hex.EncodeToString(digest.Sum(nil))
@@ -107,7 +96,7 @@ func (i *Image) Archive(w io.Writer) error {
 	if err := t.WriteHeader(entry(layerName, 0o644, size.n)); err != nil {
 		return err
 	}
-	if err := i.layer(t); err != nil {
+	if err := layer(t, binary); err != nil {
 		return err
 	}
 	for _, file := range []struct {
@@ -125,22 +114,22 @@ func (i *Image) Archive(w io.Writer) error {
 }
 
 // binaryFor finds the agent for an engine host.
-func binaryFor(host restore.Host) ([]byte, error) {
+func binaryFor(host restore.Host) (executable, error) {
 	if host.OS != "linux" {
-		return nil, fault.New(fault.Failed, "the engine runs %s containers, and only volumes of Linux containers can be handled", host.OS).
+		return executable{}, fault.New(fault.Failed, "the engine runs %s containers, and only volumes of Linux containers can be handled", host.OS).
 			WithState("nothing was changed").
 			WithHint("switch to an engine with Linux containers: docker context ls")
 	}
 	if runtime.GOOS == "linux" && runtime.GOARCH == host.Arch {
-		return ownBinary()
+		return own()
 	}
-	data, err := embedded(host.Arch)
+	program, err := embedded(host.Arch)
 	if errors.Is(err, errNotEmbedded) {
-		return nil, fault.New(fault.Failed, "this build holds no agent for linux/%s, which the engine needs", host.Arch).
+		return executable{}, fault.New(fault.Failed, "this build holds no agent for linux/%s, which the engine needs", host.Arch).
 			WithState("nothing was changed").
 			WithHint("use a released build, or make one with scripts/build")
 	}
-	return data, err
+	return program, err
 }
 
 // load makes sure that the engine has the image.

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -39,22 +40,18 @@ func staticELF(t *testing.T, progs ...elf.Prog32) []byte {
 func TestImageIsTheSameEachTime(t *testing.T) {
 	var archives [2]bytes.Buffer
 	for i := range archives {
-		img, err := NewImage("amd64", staticELF(t))
-		assert.NilError(t, err)
+		img := newImage("amd64", executableOf(staticELF(t)))
 		assert.NilError(t, img.Archive(&archives[i]))
 	}
 	assert.Check(t, bytes.Equal(archives[0].Bytes(), archives[1].Bytes()))
-	other, err := NewImage("amd64", append(staticELF(t), 0))
-	assert.NilError(t, err)
-	img, err := NewImage("amd64", staticELF(t))
-	assert.NilError(t, err)
+	other := newImage("amd64", executableOf(append(staticELF(t), 0)))
+	img := newImage("amd64", executableOf(staticELF(t)))
 	assert.Check(t, img.Reference != other.Reference)
 }
 
 func TestImageHoldsTheProgramAndItsDigests(t *testing.T) {
 	agent := staticELF(t)
-	img, err := NewImage("arm64", agent)
-	assert.NilError(t, err)
+	img := newImage("arm64", executableOf(agent))
 	var b bytes.Buffer
 	assert.NilError(t, img.Archive(&b))
 	files := untar(t, b.Bytes())
@@ -100,10 +97,13 @@ func untar(t *testing.T, data []byte) map[string][]byte {
 }
 
 func TestBinaryThatNeedsALoaderIsRefused(t *testing.T) {
-	_, err := NewImage("amd64", staticELF(t, elf.Prog32{Type: uint32(elf.PT_INTERP), Off: 84}))
-	assert.ErrorContains(t, err, "not static")
-	_, err = NewImage("amd64", []byte("#!/bin/sh\n"))
-	assert.ErrorContains(t, err, "read agent binary")
+	for want, data := range map[string][]byte{
+		"not static":        staticELF(t, elf.Prog32{Type: uint32(elf.PT_INTERP), Off: 84}),
+		"read agent binary": []byte("#!/bin/sh\n"),
+	} {
+		err := newImage("amd64", executableOf(data)).Archive(io.Discard)
+		assert.ErrorContains(t, err, want)
+	}
 }
 
 func TestEngineWithoutAnAgentIsRefusedWithAHint(t *testing.T) {
@@ -114,15 +114,34 @@ func TestEngineWithoutAnAgentIsRefusedWithAHint(t *testing.T) {
 	}
 }
 
-func TestOwnProgramIsTheAgentOfItsOwnArchitecture(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("agents run on Linux; elsewhere they are embedded")
+func TestAProgramIsNamedByItsBuildAndReadOnlyWhenItIsNeeded(t *testing.T) {
+	built, err := os.Executable()
+	assert.NilError(t, err)
+	f, err := os.Open(built)
+	assert.NilError(t, err)
+	defer f.Close()
+	if runtime.GOOS == "linux" {
+		note, ok := buildNote(f)
+		assert.Check(t, ok && len(note) > 16, "this very program has no build id")
 	}
-	name, err := os.Executable()
+
+	name := filepath.Join(t.TempDir(), "program")
+	assert.NilError(t, os.WriteFile(name, staticELF(t), 0o600))
+	opened := 0
+	p, err := executableIn(func() (*os.File, error) { opened++; return os.Open(name) })
 	assert.NilError(t, err)
-	own, err := os.ReadFile(name)
+	assert.Equal(t, p.id, sha256.Sum256(staticELF(t)), "it has no build id")
+	assert.Equal(t, opened, 1)
+	data, err := p.read()
 	assert.NilError(t, err)
-	data, err := binaryFor(restore.Host{OS: "linux", Arch: runtime.GOARCH})
-	assert.NilError(t, err)
-	assert.Check(t, bytes.Equal(data, own))
+	assert.Check(t, bytes.Equal(data, staticELF(t)))
+
+	assert.NilError(t, os.WriteFile(name, []byte("#!/bin/sh\n"), 0o600))
+	_, err = p.read()
+	assert.ErrorContains(t, err, "read agent binary")
+	_, err = executableIn(func() (*os.File, error) { return os.Open(name) })
+	assert.ErrorContains(t, err, "read agent binary")
+	missing := func() (*os.File, error) { return os.Open(name + "x") }
+	_, err = executableIn(missing)
+	assert.ErrorIs(t, err, os.ErrNotExist)
 }

@@ -108,10 +108,11 @@ func TestFailingSourceOfAnImportIsNoEnd(t *testing.T) {
 func TestOldImagesAndAgentsAreSwept(t *testing.T) {
 	e := startEngine(t)
 	api := e.api()
-	own, err := ownBinary()
+	p, err := own()
 	assert.NilError(t, err)
-	old, err := NewImage("amd64", append(own, 0))
+	data, err := p.read()
 	assert.NilError(t, err)
+	old := newImage("amd64", executableOf(append(data, 0)))
 	assert.NilError(t, old.load(t.Context(), api))
 	_, err = e.client().Do(t.Context(), Request{Verb: List}, Handlers{})
 	assert.NilError(t, err)

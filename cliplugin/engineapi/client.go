@@ -13,6 +13,7 @@ import (
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/system"
 	"github.com/docker/docker/api/types/versions"
 	"github.com/docker/docker/client"
 
@@ -31,6 +32,7 @@ type Client struct {
 	api        client.APIClient
 	patience   time.Duration
 	negotiated atomic.Bool
+	seen       atomic.Pointer[system.Info] // what the engine last said of itself
 }
 
 // Option changes how a Client behaves.
