@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"runtime/debug"
 
 	"github.com/snaprestore/snaprestore/restore"
 	"github.com/snaprestore/snaprestore/restore/archive"
@@ -13,7 +14,15 @@ import (
 
 // Main is the agent's process: docker-snaprestore agent. It gives the exit
 // status.
-func Main() int { return process(openDomain) }
+func Main() int {
+	debug.SetGCPercent(garbage)
+	return process(openDomain)
+}
+
+// garbage is how much, in percent of what is in use, may pile up before it is
+// collected. An agent holds few things, most of them buffers without a pointer:
+// to collect often costs next to nothing, and it is a guest on the machine.
+const garbage = 25
 
 func openDomain(ctx context.Context, c restore.Config) (Domain, error) {
 	c.Copiers = copyengine.Set{btrfs.New(), reflink.New(), pack.New(), archive.New()}
