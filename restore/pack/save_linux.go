@@ -72,7 +72,11 @@ func (k *packer) pack(root *os.Root, skipped func(path, reason string)) (err err
 	if k.job, err = k.out.next(); err != nil {
 		return err
 	}
-	if err := tree.Walk(k.ctx, root, skipped, k.visit); err != nil {
+	var known func(*tree.Node) bool
+	if k.base != nil {
+		known = k.known
+	}
+	if err := tree.WalkKnown(k.ctx, root, skipped, known, k.visit); err != nil {
 		return err
 	}
 	if err := k.settle(0); err != nil {
@@ -89,6 +93,18 @@ func (k *packer) drop() {
 		w.n.Close()
 	}
 	k.waiting = nil
+}
+
+// known tells of a file that has not changed since the earlier snapshot, whose
+// description then is the earlier one: what else belongs to a file does not
+// change without the time of its change.
+func (k *packer) known(n *tree.Node) bool {
+	if !k.base.find(n.Path) || !k.base.same(n) {
+		return false
+	}
+	e := k.base.x.entry
+	n.Xattrs, n.Sparse, n.Data = e.Xattrs, e.Sparse, e.Data
+	return true
 }
 
 // visit takes an entry in, or lets it wait behind small files that the disk
@@ -124,6 +140,9 @@ func (k *packer) visit(n *tree.Node) error {
 		}
 	}
 	if size > 0 && w.old == nil {
+		if err := n.Open(); err != nil {
+			return err
+		}
 		n.Keep()
 		n.Ahead()
 	}
@@ -326,6 +345,9 @@ func (k *packer) segment(file *large, parts []tree.Extent, length int64, old fra
 		if err := k.turn(); err != nil {
 			return err
 		}
+	}
+	if err := file.node.Open(); err != nil {
+		return err
 	}
 	if err := budget.Take(k.ctx, length); err != nil {
 		return err

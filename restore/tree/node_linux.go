@@ -2,6 +2,7 @@ package tree
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -27,6 +28,8 @@ type Node struct {
 	Changed time.Time
 
 	kept bool
+	in   int    // the open directory of a file that was not opened
+	name string // its name there, "" after the visit and of all others
 }
 
 // Keep takes the descriptor over from the walk: who calls it closes the node.
@@ -34,10 +37,40 @@ func (n *Node) Keep() { n.kept = true }
 
 // Close closes the descriptor of a kept node, once; any other's is the walk's.
 func (n *Node) Close() {
-	if n.kept && n.FD >= 0 {
+	if n.kept {
+		n.shut()
+	}
+}
+
+func (n *Node) shut() {
+	if n.FD >= 0 {
 		unix.Close(n.FD)
 		n.FD = -1
 	}
+}
+
+// errReplaced says that a file is another one than was described.
+var errReplaced = errors.New("it was replaced while it was read")
+
+// Open opens a file that was known, and so was not opened, during its visit.
+func (n *Node) Open() error {
+	if n.FD >= 0 || n.name == "" {
+		return nil
+	}
+	fd, err := openat(n.in, n.name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return pathErr("open", n.Path, err)
+	}
+	st, err := statx(fd, "")
+	if err == nil && (st.Ino != n.Inode || st.Mode&unix.S_IFMT != unix.S_IFREG) {
+		err = errReplaced
+	}
+	if err != nil {
+		unix.Close(fd)
+		return pathErr("open", n.Path, err)
+	}
+	n.FD = fd
+	return nil
 }
 
 // Ahead tells the kernel that the content is read soon (POSIX_FADV_WILLNEED),

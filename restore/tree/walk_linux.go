@@ -24,6 +24,7 @@ type walker struct {
 	top     unix.Statx_t
 	links   map[identity]*first
 	skipped func(path, reason string)
+	known   func(*Node) bool // or nil
 	visit   func(*Node) error
 }
 
@@ -48,6 +49,14 @@ type level struct {
 // during the walk is left out. A second name of a file is a HardLink. An error
 // of visit ends the walk and is returned as it is.
 func Walk(ctx context.Context, root *os.Root, skipped func(path, reason string), visit func(*Node) error) error {
+	return WalkKnown(ctx, root, skipped, nil, visit)
+}
+
+// WalkKnown is Walk for who knows some files from before. Known is asked of each
+// file, of which a node has all but attributes and holes; where it fills these
+// in and says yes the file is not opened, which is most of the time that a walk
+// takes, and Open opens it during the visit should it be needed after all.
+func WalkKnown(ctx context.Context, root *os.Root, skipped func(path, reason string), known func(*Node) bool, visit func(*Node) error) error {
 	f, err := root.Open(".")
 	if err != nil {
 		return fmt.Errorf("open tree: %w", err)
@@ -57,7 +66,7 @@ func Walk(ctx context.Context, root *os.Root, skipped func(path, reason string),
 	if err != nil {
 		return fmt.Errorf("open tree: %w", err)
 	}
-	w := &walker{ctx: ctx, links: map[identity]*first{}, skipped: skipped, visit: visit}
+	w := &walker{ctx: ctx, links: map[identity]*first{}, skipped: skipped, known: known, visit: visit}
 	top := &level{fd: fd, path: "."}
 	defer top.close()
 	if w.top, err = statx(fd, ""); err != nil {
@@ -167,6 +176,11 @@ func (w *walker) visitAs(l *level, name string, t fs.FileMode, depth int) error 
 	flags := 0
 	switch t {
 	case 0:
+		if w.known != nil {
+			if done, err := w.remembered(l, name); done || err != nil {
+				return err
+			}
+		}
 		flags = unix.O_NONBLOCK | unix.O_NOCTTY
 	case fs.ModeDir:
 		flags = unix.O_DIRECTORY
@@ -228,15 +242,53 @@ func (l *level) reopen(sub *level) error {
 	return nil
 }
 
+// node describes a file.
+func node(fd int, path string, st *unix.Statx_t) *Node {
+	n := &Node{FD: fd, Links: st.Nlink, Inode: st.Ino, Changed: time.Unix(st.Ctime.Sec, int64(st.Ctime.Nsec))}
+	n.Path = path
+	n.describe(st)
+	return n
+}
+
+// remembered visits a file without opening it, if it is known; false if it is
+// not.
+func (w *walker) remembered(l *level, name string) (bool, error) {
+	st, err := statx(l.fd, name)
+	if err == unix.ENOENT {
+		return false, err
+	}
+	path := l.join(name)
+	if err != nil {
+		return false, pathErr("stat", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || elsewhere(&w.top, &st) {
+		return false, nil
+	}
+	n := node(-1, path, &st)
+	if st.Nlink > 1 && w.links[identify(&st)] != nil || !w.known(n) {
+		return false, nil
+	}
+	n.in, n.name = l.fd, name
+	defer func() {
+		n.name = ""
+		if !n.kept {
+			n.shut()
+		}
+	}()
+	if err := w.visit(n); err != nil {
+		return true, err
+	}
+	w.remember(n, &st)
+	return true, nil
+}
+
 // file visits an open file.
 func (w *walker) file(l *level, st *unix.Statx_t) error {
 	if elsewhere(&w.top, st) {
 		w.skipped(l.path, "another file is mounted there")
 		return nil
 	}
-	n := &Node{FD: l.fd, Links: st.Nlink, Inode: st.Ino, Changed: time.Unix(st.Ctime.Sec, int64(st.Ctime.Nsec))}
-	n.Path = l.path
-	n.describe(st)
+	n := node(l.fd, l.path, st)
 	defer func() {
 		if n.kept {
 			l.fd = -1
