@@ -36,6 +36,6 @@ func embedded(arch string) (executable, error) {
 		if err != nil {
 			return nil, fmt.Errorf("unpack embedded agent: %w", err)
 		}
-		return data, static(bytes.NewReader(data))
+		return data, nil
 	}}, nil
 }

@@ -66,6 +66,9 @@ func (i *Image) Archive(w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if err := static(binary); err != nil {
+		return err
+	}
 	var size counter
 	digest := sha256.New()
 	if err := layer(io.MultiWriter(&size, digest), binary); err != nil {
