@@ -74,6 +74,10 @@ func failures(points []string, all bool) (out []failure) {
 	return out
 }
 
+// everyError asks for each error at each step of all operations; else that is
+// done for the first one only, and the others take them in turn.
+func everyError() bool { return os.Getenv("SNAPRESTORE_EVERY_ERROR") != "" }
+
 // An error at any step leaves the old data with its workload running, or the
 // new data, or is in doubt and says so; then recovery decides.
 func TestAnErrorAnywhereEndsAsOldAsNewOrInDoubt(t *testing.T) {
@@ -83,7 +87,7 @@ func TestAnErrorAnywhereEndsAsOldAsNewOrInDoubt(t *testing.T) {
 			t.Parallel()
 			k := newWalker(t, sc)
 			ends := map[string]int{}
-			for _, f := range failures(k.record(k.call), i == 0) {
+			for _, f := range failures(k.record(k.call), i == 0 || everyError()) {
 				ends[k.failed(f)]++
 				if t.Failed() {
 					return
@@ -193,7 +197,7 @@ func TestAnErrorAnywhereInARecoveryIsMadeGoodByTheNext(t *testing.T) {
 					points = append(points, p.key)
 					return nil
 				}).do(recoverAll))
-				for _, f := range failures(points, false) {
+				for _, f := range failures(points, everyError()) {
 					ends[k.failedRecovery(record, from, want, f)]++
 					if t.Failed() {
 						return

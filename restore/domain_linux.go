@@ -112,14 +112,17 @@ func unusable(root string, err error) error {
 		WithHint("docker snaprestore doctor")
 }
 
-// layoutFile is the content of the file "format".
+// layoutName is the file that tells the layout of a state root.
+const layoutName = "format"
+
+// layoutFile is its content.
 type layoutFile struct {
 	Layout int `json:"layout"`
 }
 
 // CheckLayout refuses a state root of a newer layout, and marks a new one.
 func CheckLayout(root *durable.Dir) error {
-	const name = "format"
+	const name = layoutName
 	data, err := root.ReadFile(name, 4096)
 	if errors.Is(err, fs.ErrNotExist) {
 		data, err = json.Marshal(layoutFile{Layout: Layout})

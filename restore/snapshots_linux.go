@@ -19,13 +19,7 @@ import (
 // ones are in the error, and the others are given all the same.
 func (d *Domain) List(ctx context.Context, project string) ([]snapshot.Snapshot, error) {
 	all, err := d.snapshots.List()
-	out := []snapshot.Snapshot{}
-	for _, s := range all {
-		if project == "" || s.Project == project {
-			out = append(out, s)
-		}
-	}
-	return out, errors.Join(err, ctx.Err())
+	return ofProject(all, project), errors.Join(err, ctx.Err())
 }
 
 // Inspect gives the snapshots that are named, in that order, each with the last

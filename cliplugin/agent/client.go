@@ -77,6 +77,9 @@ func (c *Client) Do(ctx context.Context, req Request, h Handlers) (json.RawMessa
 	if req.traits().operation && req.Operation == "" && req.Verb != Recover {
 		req.Operation = journal.NewID()
 	}
+	if list, ok := c.direct(ctx, req); ok {
+		return list, nil
+	}
 	result, err := c.do(ctx, req, h, nil)
 	if f := fault.From(err); f != nil && len(f.Mounts) > 0 {
 		// The agent has found out what else of the host it has to see.

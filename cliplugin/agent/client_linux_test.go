@@ -3,10 +3,13 @@ package agent
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -28,17 +31,18 @@ type host struct {
 	t      *testing.T
 	domain *domain
 
-	mu      sync.Mutex
-	images  []string
-	loads   int
-	lost    int // how many more loaded images vanish at once
-	noDirs  int // how many more sockets' directories do not exist
-	spec    engineapi.ContainerSpec
-	state   string // of the container, "" for none
-	log     bytes.Buffer
-	down    int // how many more calls of State fail
-	ended   []string
-	removed []string
+	mu       sync.Mutex
+	images   []string
+	loads    int
+	lost     int    // how many more loaded images vanish at once
+	dataRoot string // "" for one that is nowhere
+	noDirs   int    // how many more sockets' directories do not exist
+	spec     engineapi.ContainerSpec
+	state    string // of the container, "" for none
+	log      bytes.Buffer
+	down     int // how many more calls of State fail
+	ended    []string
+	removed  []string
 
 	in      *io.PipeReader
 	inW     *io.PipeWriter
@@ -69,7 +73,7 @@ func (h *host) locked() func() { h.mu.Lock(); return h.mu.Unlock }
 
 func (h *host) CheckVersion(context.Context) error { return nil }
 func (h *host) Host(context.Context) (restore.Host, error) {
-	return restore.Host{ID: "E", OS: "linux", Arch: "amd64", DataRoot: "/d"}, nil
+	return restore.Host{ID: "E", OS: "linux", Arch: "amd64", DataRoot: cmp.Or(h.dataRoot, "/d")}, nil
 }
 func (h *host) Socket(context.Context) (string, error) { return "/s/engine.sock", nil }
 
@@ -230,6 +234,29 @@ func TestClientLoadsTheImageOnceAndSweepsWhatOthersLeft(t *testing.T) {
 	assert.Equal(t, again.loads, 0)
 	assert.Check(t, again.wasRemoved("dead") && again.wasRemoved(repository+":0123456789ab"))
 	assert.Check(t, !again.wasRemoved("someone-else:1") && !again.wasRemoved(h.images[0]))
+}
+
+func TestWhoCanReadTheEnginesOwnStateRootListsItWithoutAnAgent(t *testing.T) {
+	h := newHost(t, &domain{})
+	h.dataRoot = t.TempDir()
+	d, err := restore.Open(t.Context(), restore.Config{Root: StateRoot(restore.Host{DataRoot: h.dataRoot})})
+	assert.NilError(t, err)
+	assert.NilError(t, d.Close())
+	id := filepath.Join(h.dataRoot, "engine-id")
+	ask := func() string {
+		t.Helper()
+		raw, err := h.client().Do(t.Context(), Request{Verb: List}, Handlers{})
+		assert.NilError(t, err)
+		return string(raw)
+	}
+	assert.NilError(t, os.WriteFile(id, []byte("E\n"), 0o600))
+	assert.Equal(t, ask(), "[]")
+	assert.Equal(t, h.loads, 0, "an agent was made")
+
+	// The same path on another machine.
+	assert.NilError(t, os.WriteFile(id, []byte("another\n"), 0o600))
+	assert.Check(t, is.Contains(ask(), `"id":"a"`))
+	assert.Equal(t, h.loads, 1)
 }
 
 func TestImageThatVanishesIsLoadedAgain(t *testing.T) {
