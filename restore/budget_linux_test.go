@@ -24,6 +24,7 @@ type watching struct {
 	mu    *sync.Mutex
 	notes *[]string
 	still func() bool // the workload stands still
+	usual int         // the priority that this process was given
 }
 
 func (w watching) note(what string) {
@@ -33,7 +34,7 @@ func (w watching) note(what string) {
 	switch {
 	case err != nil:
 		what += ": " + err.Error()
-	case raw < 20:
+	case raw < w.usual:
 		what += " at low priority"
 	}
 	if w.still() {
@@ -59,6 +60,8 @@ func TestCopyingHoldsBackWhileTheWorkloadRunsAndOnlyThen(t *testing.T) {
 	for _, tree := range trees {
 		assert.NilError(t, os.WriteFile(tree+"/more", make([]byte, 300<<10), 0o600))
 	}
+	usual, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+	assert.NilError(t, err)
 	var notes []string
 	engine := watching{pack.New().(copyengine.Incremental), &sync.Mutex{}, &notes, func() bool {
 		for _, c := range e.All() {
@@ -67,7 +70,7 @@ func TestCopyingHoldsBackWhileTheWorkloadRunsAndOnlyThen(t *testing.T) {
 			}
 		}
 		return true
-	}}
+	}, usual}
 	d, err := restore.Open(t.Context(), restore.Config{Engine: e, Root: e.StateRoot(), Proc: e.Proc(), Copiers: copyengine.Set{engine}})
 	assert.NilError(t, err)
 	defer d.Close()

@@ -250,7 +250,8 @@ func TestWhatChangesWhileAWorkloadIsCopiedAheadIsInTheSnapshot(t *testing.T) {
 			snap, err := d.Create(t.Context(), journal.NewID(), plan.Create{Project: "shop", Consistency: consistency})
 			assert.NilError(t, err)
 			e.Hook = nil
-			assert.Equal(t, ahead, len(snap.Volumes), "what was copied before the workload stood still")
+			// A pass of more than a second, on a slow machine, is followed by another.
+			assert.Assert(t, ahead > 0 && ahead%len(snap.Volumes) == 0, "%d copies before the workload stood still", ahead)
 			assert.Assert(t, snap.Ahead > 0 && snap.Pause > 0)
 			assert.Assert(t, snap.Volumes[0].Beside >= 3<<20, "%+v", snap.Volumes)
 			assert.Assert(t, snap.Stored() >= 3<<20)
