@@ -103,7 +103,7 @@ func (b *bench) lay(t *testing.T) {
 	t.Helper()
 	disk := host.dir + "." + b.kind
 	t.Cleanup(func() { os.Remove(disk) })
-	blocks := int((benchDisk*b.scale + 3<<30) / (4 << 20))
+	blocks := int((benchDisk*b.scale + 3<<29) / (4 << 20)) // images take a part of it
 	fix(t, "dd", "if=/dev/zero", "of="+disk, "bs=4M", fmt.Sprint("count=", blocks), "oflag=direct", "status=none")
 	options := map[string][]string{
 		"ext4": {"-q", "-N", fmt.Sprint(int(4e6*b.scale + 1e5))}, // inodes for a million files, and their copies
