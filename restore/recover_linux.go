@@ -107,11 +107,13 @@ const takeoverWait = 5 * time.Second
 // those of Execute. What fails without an end of its own leaves the operation
 // open, as a crash would, and is of the kind fault.Interrupted.
 func (d *Domain) Resume(ctx context.Context, id string) (_ plan.Restored, err error) {
-	defer func() { err = stillOpen(id, err) }()
 	op, err := d.journal.Load(id)
 	if err != nil {
-		return plan.Restored{}, journalFault(err)
+		err = journalFault(err)
+		unchanged(&err)
+		return plan.Restored{}, err
 	}
+	defer func() { err = stillOpen(id, err) }()
 	if err := d.needDirs(recordedDirs(op)); err != nil {
 		return plan.Restored{}, err
 	}
@@ -206,7 +208,7 @@ func (d *Domain) Recover(ctx context.Context, id string) (plan.Recovered, error)
 		}
 		open = []*journal.Operation{op}
 	}
-	others := map[string]bool{} // which are not asked for
+	others := map[string]bool{} // which are not asked for, or at work
 	for _, op := range all {
 		others[op.ID] = true
 	}
@@ -225,13 +227,16 @@ func (d *Domain) Recover(ctx context.Context, id string) (plan.Recovered, error)
 				return out, fault.New(fault.Locked, "recover %s: it is at work", op.ID).
 					WithState("nothing was changed").WithHint("docker snaprestore status %s", op.ID)
 			}
+			others[op.ID] = true
 			continue
 		}
 		restored, err := d.Resume(ctx, op.ID)
 		r := plan.RecoveredOperation{Operation: op.ID, Kind: op.Kind, Was: op.State, Result: restored.Result}
 		if err != nil {
 			r.Error = fault.From(err).Error()
-			if now, loadErr := d.journal.Load(op.ID); loadErr != nil || now.State != journal.Closed || fault.Is(err, fault.NotStarted) {
+			// A way back that did not end has a record of its own.
+			unsettled := fault.Is(err, fault.NotStarted) || fault.Is(err, fault.InDoubt)
+			if now, loadErr := d.journal.Load(op.ID); loadErr != nil || now.State != journal.Closed || unsettled {
 				worst = err
 				if r.Result == "" {
 					r.Result = journal.ResultFailed
@@ -257,8 +262,8 @@ func (d *Domain) Recover(ctx context.Context, id string) (plan.Recovered, error)
 	return out, worst
 }
 
-// unclosed tells of an operation that came to its end here, and whose record,
-// or that of its way back, could not be closed.
+// unclosed tells of an operation that is open although all that were asked for
+// came to their ends: a record could not be closed, or that of a way back.
 func (d *Domain) unclosed(others map[string]bool) error {
 	open, err := d.journal.Open()
 	if err != nil {
@@ -266,8 +271,8 @@ func (d *Domain) unclosed(others map[string]bool) error {
 	}
 	for _, op := range open {
 		if alive, err := d.journal.Alive(op.ID); err == nil && !alive && !others[op.ID] {
-			return fault.New(fault.Interrupted, "recover %s: its record could not be closed", op.ID).
-				WithState("the data and the workload are as they are to be").
+			return fault.New(fault.Interrupted, "recover: operation %s is still open", op.ID).
+				WithState("nothing of it is lost").
 				WithHint("make room if the disk is full, then: docker snaprestore recover %s", op.ID)
 		}
 	}

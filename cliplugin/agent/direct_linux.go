@@ -11,7 +11,7 @@ import (
 )
 
 // direct lists the snapshots without an agent, where the client can read the
-// engine's state root: a quarter of the time (measured). That a data root at
+// engine's state root: half the time with 1,000 of them (measured). That a data root at
 // the engine's path is this engine's own, and not that of another machine, is
 // told by the id in it (Engine 23 and later). False leaves it to an agent, which
 // also says what is wrong.

@@ -8,9 +8,9 @@ const (
 	samples    = 8
 	// randomBits is the entropy of a byte, in bits, from which content passes
 	// for random. The coding of literals, which costs zstd more than a third
-	// of its time, gains at most a tenth there: measured on contents of 7.6
-	// bits, 1.75 times the speed for less than 0.1 % more bytes; on programs
-	// (6.0 bits) and sources (4.8) it is worth its time.
+	// of its time, gains at most a tenth there: measured on contents of 7.3
+	// bits, 1.75 times the speed and the same size to three digits; programs
+	// (6.1 bits) and sources (5.2) it makes smaller by an eighth.
 	randomBits = 7.2
 )
 

@@ -97,9 +97,10 @@ func (k *packer) drop() {
 
 // known tells of a file that has not changed since the earlier snapshot, whose
 // description then is the earlier one: what else belongs to a file does not
-// change without the time of its change.
+// change without the time of its change. One of which something has to be
+// stored anew is opened as any other, since it may vanish before that.
 func (k *packer) known(n *tree.Node) bool {
-	if !k.base.find(n.Path) || !k.base.same(n) {
+	if !k.base.find(n.Path) || !k.base.same(n) || !k.base.kept() {
 		return false
 	}
 	e := k.base.x.entry
@@ -140,9 +141,6 @@ func (k *packer) visit(n *tree.Node) error {
 		}
 	}
 	if size > 0 && w.old == nil {
-		if err := n.Open(); err != nil {
-			return err
-		}
 		n.Keep()
 		n.Ahead()
 	}
@@ -346,6 +344,7 @@ func (k *packer) segment(file *large, parts []tree.Extent, length int64, old fra
 			return err
 		}
 	}
+	// Where damage of the earlier index showed only behind its beginning.
 	if err := file.node.Open(); err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ type earlier struct {
 	s     *stored
 	x     *index
 	to    []int // by its files: the number in the new trailer, 0 for none
+	whole bool  // all its files are taken over
 	found bool  // x is at an entry
 	ended bool
 }
@@ -56,6 +57,10 @@ func since(base *copyengine.Base, store *os.Root, volume int, out *output) *earl
 		}
 		out.t.others = append(out.t.others, o)
 		b.to[i] = len(out.t.others)
+	}
+	b.whole = b.to[0] > 0
+	for i, o := range s.t.others {
+		b.whole = b.whole && (o.name == "" || b.to[i+1] > 0)
 	}
 	return b
 }
@@ -136,6 +141,18 @@ func (b *earlier) same(n *tree.Node) bool {
 	e := b.x.entry
 	return e.Type == tree.File && b.x.flags&hasMark != 0 && e.Size == n.Size && e.ModTime.Equal(n.ModTime) &&
 		b.x.mark.inode == n.Inode && b.x.mark.changed.Equal(n.Changed)
+}
+
+// kept reports whether all content of the entry that it is at was taken over.
+func (b *earlier) kept() bool {
+	switch {
+	case b.x.flags&hasFrame != 0:
+		_, ok := b.moved(b.x.frame(b.x.at))
+		return ok
+	case b.x.flags&hasParts != 0:
+		return b.whole
+	}
+	return true
 }
 
 // moved gives a frame of the earlier snapshot as the new one names it; false
