@@ -2,11 +2,14 @@ package agent
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"debug/elf"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/snaprestore/snaprestore/restore/fault"
@@ -26,6 +29,42 @@ type executable struct {
 // executableOf is the program with this content.
 func executableOf(data []byte) executable {
 	return executable{sha256.Sum256(data), func() ([]byte, error) { return data, nil }}
+}
+
+// carried is the program in the file name.gz, whose SHA-256 is in name.sum: it
+// names the program without reading it.
+func carried(files fs.FS, name string) (executable, error) {
+	sum, err := fs.ReadFile(files, name+".sum")
+	if errors.Is(err, fs.ErrNotExist) {
+		return executable{}, errNotEmbedded
+	}
+	if err != nil {
+		return executable{}, fmt.Errorf("open embedded agent: %w", err)
+	}
+	p := executable{read: func() ([]byte, error) {
+		packed, err := fs.ReadFile(files, name+".gz")
+		if err != nil {
+			return nil, fmt.Errorf("open embedded agent: %w", err)
+		}
+		if got := sha256.Sum256(packed); hex.EncodeToString(got[:]) != string(bytes.TrimSpace(sum)) {
+			return nil, fault.New(fault.Failed, "unpack embedded agent: it is not the one that this build was made with").
+				WithState("nothing was changed").WithHint("use a released build, or make one with scripts/build")
+		}
+		z, err := gzip.NewReader(bytes.NewReader(packed))
+		if err != nil {
+			return nil, fmt.Errorf("unpack embedded agent: %w", err)
+		}
+		data, err := io.ReadAll(z)
+		if err != nil {
+			return nil, fmt.Errorf("unpack embedded agent: %w", err)
+		}
+		return data, nil
+	}}
+	if n, err := hex.Decode(p.id[:], bytes.TrimSpace(sum)); err != nil || n != len(p.id) {
+		return executable{}, fault.New(fault.Failed, "open embedded agent: it has no sum").
+			WithState("nothing was changed").WithHint("use a released build, or make one with scripts/build")
+	}
+	return p, nil
 }
 
 // static refuses what cannot run in an empty container.

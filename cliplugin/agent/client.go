@@ -228,7 +228,7 @@ func (r *run) spec(name string, host restore.Host, socket, request string) engin
 	}
 	return engineapi.ContainerSpec{
 		Name: name, Image: r.image.Reference, Labels: labels,
-		Entrypoint: []string{program, "agent"},
+		Entrypoint: []string{program, Argument},
 		Env: []string{
 			envRequest + "=" + request,
 			envRoot + "=" + path.Join(host.DataRoot, stateDirectory),

@@ -2,40 +2,13 @@
 
 package agent
 
-import (
-	"bytes"
-	"compress/gzip"
-	"crypto/sha256"
-	"embed"
-	"errors"
-	"fmt"
-	"io"
-	"io/fs"
-)
+import "embed"
 
-// embeddedAgents holds embedded/linux-ARCH.gz for each architecture that is
-// not the build's own.
+// embeddedAgents holds the programs that the build carries for engines:
+// embedded/linux-ARCH.gz and, in embedded/linux-ARCH.sum, the SHA-256 of that
+// file in hexadecimal digits.
 //
-//go:embed embedded/*.gz
+//go:embed embedded/*.gz embedded/*.sum
 var embeddedAgents embed.FS
 
-func embedded(arch string) (executable, error) {
-	packed, err := embeddedAgents.ReadFile("embedded/linux-" + arch + ".gz")
-	if errors.Is(err, fs.ErrNotExist) {
-		return executable{}, errNotEmbedded
-	}
-	if err != nil {
-		return executable{}, fmt.Errorf("open embedded agent: %w", err)
-	}
-	return executable{sha256.Sum256(packed), func() ([]byte, error) {
-		z, err := gzip.NewReader(bytes.NewReader(packed))
-		if err != nil {
-			return nil, fmt.Errorf("unpack embedded agent: %w", err)
-		}
-		data, err := io.ReadAll(z)
-		if err != nil {
-			return nil, fmt.Errorf("unpack embedded agent: %w", err)
-		}
-		return data, nil
-	}}, nil
-}
+func embedded(arch string) (executable, error) { return carried(embeddedAgents, "embedded/linux-"+arch) }

@@ -2,5 +2,5 @@
 
 package agent
 
-// embedded finds nothing in a build that is made for its own machine.
+// embedded finds nothing in a build that carries no programs for engines.
 func embedded(string) (executable, error) { return executable{}, errNotEmbedded }

@@ -21,7 +21,10 @@ import (
 const repository = "snaprestore-agent"
 
 // program is the binary's path in the image.
-const program = "/docker-snaprestore"
+const program = "/snaprestored"
+
+// Argument is a program's first argument that makes it the agent.
+const Argument = "agent"
 
 // Image is an agent's image, made of one static binary.
 type Image struct {
@@ -78,7 +81,7 @@ func (i *Image) Archive(w io.Writer) error {
 	epoch := time.Unix(0, 0).UTC()
 	config, err := json.Marshal(map[string]any{
 		"architecture": i.arch, "os": "linux", "created": epoch,
-		"config":  map[string]any{"Entrypoint": []string{program, "agent"}},
+		"config":  map[string]any{"Entrypoint": []string{program, Argument}},
 		"rootfs":  map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + diff}},
 		"history": []any{map[string]any{"created": epoch, "created_by": "docker-snaprestore"}},
 	})
@@ -116,17 +119,18 @@ func (i *Image) Archive(w io.Writer) error {
 	return t.Close()
 }
 
-// binaryFor finds the agent for an engine host.
+// binaryFor finds the program for an engine host: one that this build carries, or
+// itself where it was built without any for a machine like its own.
 func binaryFor(host restore.Host) (executable, error) {
 	if host.OS != "linux" {
 		return executable{}, fault.New(fault.Failed, "the engine runs %s containers, and only volumes of Linux containers can be handled", host.OS).
 			WithState("nothing was changed").
 			WithHint("switch to an engine with Linux containers: docker context ls")
 	}
-	if runtime.GOOS == "linux" && runtime.GOARCH == host.Arch {
+	program, err := embedded(host.Arch)
+	if errors.Is(err, errNotEmbedded) && runtime.GOOS == "linux" && runtime.GOARCH == host.Arch {
 		return own()
 	}
-	program, err := embedded(host.Arch)
 	if errors.Is(err, errNotEmbedded) {
 		return executable{}, fault.New(fault.Failed, "this build holds no agent for linux/%s, which the engine needs", host.Arch).
 			WithState("nothing was changed").

@@ -3,6 +3,7 @@ package agent
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"debug/elf"
 	"encoding/binary"
@@ -15,6 +16,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"gotest.tools/v3/assert"
 
@@ -139,4 +141,38 @@ func TestAProgramIsNamedByItsBuildAndReadOnlyWhenItIsNeeded(t *testing.T) {
 	missing := func() (*os.File, error) { return os.Open(name + "x") }
 	_, err = executableIn(missing)
 	assert.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestACarriedProgramIsNamedByItsSumAndHeldAgainstIt(t *testing.T) {
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, err := z.Write(staticELF(t))
+	assert.NilError(t, err)
+	assert.NilError(t, z.Close())
+	sum := sha256.Sum256(packed.Bytes())
+	file := func(data []byte) *fstest.MapFile { return &fstest.MapFile{Data: data} }
+	files := fstest.MapFS{
+		"a.gz": file(packed.Bytes()), "a.sum": file([]byte(hex.EncodeToString(sum[:]) + "\n")),
+		"other.gz": file(staticELF(t)), "other.sum": file([]byte(hex.EncodeToString(sum[:]))),
+		"torn.gz": file(packed.Bytes()), "torn.sum": file([]byte("12ab")),
+		"long.gz": file(packed.Bytes()), "long.sum": file([]byte("not hexadecimal")),
+	}
+
+	p, err := carried(files, "a")
+	assert.NilError(t, err)
+	assert.Equal(t, p.id, sum)
+	data, err := p.read()
+	assert.NilError(t, err)
+	assert.Check(t, bytes.Equal(data, staticELF(t)))
+
+	p, err = carried(files, "other")
+	assert.NilError(t, err)
+	_, err = p.read()
+	assert.ErrorContains(t, err, "not the one")
+	for _, name := range []string{"torn", "long"} {
+		_, err = carried(files, name)
+		assert.ErrorContains(t, err, "no sum")
+	}
+	_, err = carried(files, "missing")
+	assert.ErrorIs(t, err, errNotEmbedded)
 }

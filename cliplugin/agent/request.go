@@ -1,5 +1,5 @@
-// Package agent runs the engine side of a command: the same binary, in a
-// container that the client loads and starts through the Engine API.
+// Package agent runs the engine side of a command: a program that
+// the client carries, in a container that it starts through the Engine API.
 //
 // The client gives a Request in the container's environment and watches typed
 // events, one JSON object a line, on its standard error; standard output and

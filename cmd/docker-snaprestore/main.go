@@ -1,10 +1,10 @@
-// Command docker-snaprestore is the Docker CLI plugin "docker snaprestore" and,
-// called with "agent" as its first argument, the engine side of it; under the
-// name snaprestored it is the volume driver.
+// Command docker-snaprestore is the Docker CLI plugin "docker snaprestore". It
+// works below any docker CLI from 20.10 on, and alone: "docker-snaprestore ls" is
+// "docker snaprestore ls".
 //
-// One binary is both, so that the client can put the very code it was built
-// with into a container on the engine's machine. It works below any docker CLI
-// from 20.10 on, and alone: "docker-snaprestore ls" is "docker snaprestore ls".
+// It carries snaprestored, which engines run. For a build that carries none (go
+// build without scripts/build) it is that too, so that there always is the very
+// code that the client was built with.
 package main
 
 import (
@@ -37,7 +37,7 @@ func main() {
 	if filepath.Base(os.Args[0]) == volume.Program {
 		os.Exit(drive())
 	}
-	if len(os.Args) > 1 && os.Args[1] == "agent" {
+	if len(os.Args) > 1 && os.Args[1] == agent.Argument {
 		os.Exit(agent.Main())
 	}
 	os.Exit(run())

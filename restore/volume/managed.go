@@ -5,7 +5,8 @@ import "time"
 // How the engine runs the driver as a managed plugin: the client that
 // installs it and the driver itself must agree.
 const (
-	// Program is the name under which the one binary is the driver.
+	// Program is the driver's program, and the name under which a binary that is
+	// several is the driver.
 	Program = "snaprestored"
 	// ManagedFlag tells the driver that its mount namespace is its own.
 	ManagedFlag = "--managed"
