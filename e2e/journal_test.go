@@ -149,7 +149,7 @@ func (e *Engine) Agents() (pids []int) {
 	e.t.Helper()
 	for _, pid := range processes(e.Dir, "/"+e.name+"/") {
 		line, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
-		if strings.HasPrefix(string(line), "/docker-snaprestore\x00agent") {
+		if strings.HasPrefix(string(line), "/snaprestored\x00agent\x00") {
 			pids = append(pids, pid)
 		}
 	}

@@ -71,7 +71,7 @@ func (e *Engine) Drivers() (pids []int) {
 	e.t.Helper()
 	for _, pid := range processes(e.Dir, "/"+e.name+"/") {
 		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if strings.HasPrefix(string(line), "/snaprestored\x00") {
+		if strings.HasPrefix(string(line), "/snaprestored\x00--") {
 			pids = append(pids, pid)
 		}
 	}

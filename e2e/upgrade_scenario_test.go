@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -92,12 +93,15 @@ func TestTheDriverIsUpgradedUnderARunningContainer(t *testing.T) {
 	}
 	before, drivers := described(), w.Drivers()
 
-	// Bytes behind the end of a program make it another one that does the same.
-	program, err := os.ReadFile(host.plugin)
-	must(t, err)
+	// A client that carries no program is the driver itself: another one that does
+	// the same.
 	installed := filepath.Join(w.config(), "cli-plugins/docker-snaprestore")
 	must(t, os.Remove(installed))
-	must(t, os.WriteFile(installed, append(program, "another build"...), 0o755))
+	build := exec.Command("go", "build", "-trimpath", "-o", installed, "./cmd/docker-snaprestore")
+	build.Dir, build.Env = host.repository, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the client: %v\n%s", err, out)
+	}
 	if shown := w.CLI("doctor", "--format", "{{.Name}}={{.Status}}").OK(t).Stdout; !strings.Contains(shown, "volume driver=warning") {
 		t.Errorf("doctor does not warn of a driver of another build: %s", shown)
 	}

@@ -34,11 +34,11 @@ import (
 )
 
 func main() {
-	if filepath.Base(os.Args[0]) == volume.Program {
-		os.Exit(drive())
-	}
 	if len(os.Args) > 1 && os.Args[1] == agent.Argument {
 		os.Exit(agent.Main())
+	}
+	if filepath.Base(os.Args[0]) == volume.Program {
+		os.Exit(drive())
 	}
 	os.Exit(run())
 }
