@@ -17,6 +17,7 @@ import (
 
 	"gotest.tools/v3/assert"
 	is "gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
 
 	"github.com/snaprestore/snaprestore/cliplugin/engineapi"
 	"github.com/snaprestore/snaprestore/restore"
@@ -51,10 +52,11 @@ type host struct {
 	stderr  *io.PipeReader
 	stderrW *io.PipeWriter
 	mute    bool // the agent dies without a word of its own
+	thanks  time.Duration
 }
 
 func newHost(t *testing.T, d *domain) *host {
-	h := &host{t: t, domain: d}
+	h := &host{t: t, domain: d, thanks: limit}
 	h.in, h.inW = io.Pipe()
 	h.stdout, h.stdoutW = io.Pipe()
 	h.stderr, h.stderrW = io.Pipe()
@@ -138,10 +140,14 @@ func (h *host) Start(context.Context, string) error {
 	s := &server{
 		env: env, in: bufio.NewReader(h.in), out: h.stdoutW, events: newEvents(h.stderrW),
 		connect: func(context.Context, func(string) string, *greeting) (*connection, error) {
-			return &connection{reachable: func(context.Context) bool { return true }, close: func() {}}, nil
+			return &connection{
+				reachable: func(context.Context) bool { return true },
+				leave:     func(ctx context.Context) { _ = h.RemoveContainer(ctx, "c") },
+				close:     func() {},
+			}, nil
 		},
 		open:         func(context.Context, restore.Config) (Domain, error) { return h.domain, nil },
-		greetTimeout: limit, answerTimeout: limit,
+		greetTimeout: limit, answerTimeout: limit, thanksTimeout: h.thanks,
 	}
 	h.setState("running")
 	go func() {
@@ -291,16 +297,29 @@ func TestSocketIsLookedForWhereItMayBe(t *testing.T) {
 	assert.Check(t, is.Contains(fault.From(err).Hint, EnvSocket))
 }
 
-func TestChangesRunInADurableContainer(t *testing.T) {
-	d := &domain{}
-	h := newHost(t, d)
-	raw, err := h.client().Do(t.Context(), Request{Verb: Create, Operation: "o", Create: &plan.Create{}}, Handlers{})
-	assert.NilError(t, err)
-	assert.Check(t, is.Contains(string(raw), `"id":"made"`))
-	assert.Check(t, h.spec.Durable)
-	assert.Check(t, h.wasRemoved("c"))
-	assert.Equal(t, h.spec.Labels[LabelOperation], "o")
-	assert.DeepEqual(t, d.called(), []string{"Create o"})
+func TestChangesRunInADurableContainerThatGoes(t *testing.T) {
+	for name, thanks := range map[string]time.Duration{
+		"by itself when its client has the result": limit,
+		"by its client where it did not hear that": -1,
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := &domain{}
+			h := newHost(t, d)
+			h.thanks = thanks
+			raw, err := h.client().Do(t.Context(), Request{Verb: Create, Operation: "o", Create: &plan.Create{}}, Handlers{})
+			assert.NilError(t, err)
+			assert.Check(t, is.Contains(string(raw), `"id":"made"`))
+			assert.Check(t, h.spec.Durable)
+			poll.WaitOn(t, func(poll.LogT) poll.Result {
+				if !h.wasRemoved("c") {
+					return poll.Continue("the container is there")
+				}
+				return poll.Success()
+			}, poll.WithTimeout(limit))
+			assert.Equal(t, h.spec.Labels[LabelOperation], "o")
+			assert.DeepEqual(t, d.called(), []string{"Create o"})
+		})
+	}
 }
 
 func TestPersonDecides(t *testing.T) {

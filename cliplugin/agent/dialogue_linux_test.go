@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ type dialogue struct {
 	stdout   *syncBuffer
 	messages chan message
 	status   chan int
+	removed  atomic.Bool // the agent has removed its container
 }
 
 type syncBuffer struct {
@@ -59,7 +61,11 @@ func talk(ctx context.Context, t *testing.T, d *domain, req Request, change func
 		},
 		in: bufio.NewReader(in), out: g.stdout, events: newEvents(errW),
 		connect: func(context.Context, func(string) string, *greeting) (*connection, error) {
-			return &connection{reachable: func(context.Context) bool { return true }, close: func() {}}, nil
+			return &connection{
+				reachable: func(context.Context) bool { return true },
+				leave:     func(context.Context) { g.removed.Store(true) },
+				close:     func() {},
+			}, nil
 		},
 		open:         func(context.Context, restore.Config) (Domain, error) { return d, nil },
 		greetTimeout: limit, answerTimeout: limit,

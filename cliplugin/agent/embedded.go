@@ -11,4 +11,6 @@ import "embed"
 //go:embed embedded/*.gz embedded/*.sum
 var embeddedAgents embed.FS
 
-func embedded(arch string) (executable, error) { return carried(embeddedAgents, "embedded/linux-"+arch) }
+func embedded(arch string) (executable, error) {
+	return carried(embeddedAgents, "embedded/linux-"+arch)
+}

@@ -24,7 +24,7 @@ func process(open func(context.Context, restore.Config) (Domain, error)) int {
 	s := &server{
 		env: os.Getenv, in: bufio.NewReader(os.Stdin), out: os.Stdout, events: newEvents(os.Stderr),
 		connect: connectEngine, open: open,
-		greetTimeout: greetTimeout, answerTimeout: answerTimeout,
+		greetTimeout: greetTimeout, answerTimeout: answerTimeout, thanksTimeout: thanksTimeout,
 	}
 	return s.serve(ctx)
 }

@@ -81,11 +81,13 @@ func (r *Request) jobs() int {
 	return 0
 }
 
-// Answer is the client's line on standard input after a plan. While a person
-// thinks, the client sends lines with Wait set every few seconds; end of file
+// Answer is the client's line on standard input: the first one that begins an
+// operation, after a plan, and after the result. While a person thinks, the client sends lines with Wait set every few seconds; end of file
 // or half a minute's silence is a no.
 type Answer struct {
 	Wait bool   `json:"wait,omitempty"`
 	Yes  bool   `json:"yes,omitempty"`
 	Plan string `json:"plan,omitempty"` // digest of the plan that was shown
+	// Done says that the client has the result.
+	Done bool `json:"done,omitempty"`
 }

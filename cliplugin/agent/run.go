@@ -34,11 +34,12 @@ type run struct {
 	result json.RawMessage
 	fault  *fault.Error
 	plans  chan json.RawMessage
-	told   chan struct{} // closed when an agent that only reads has said how it ended
+	told   chan struct{} // closed when the agent has said how it ended and need not be waited for
+	left   chan struct{} // closed when it removes its container
 }
 
 func newRun(c *Client, req Request, h Handlers) *run {
-	r := &run{client: c, request: req, traits: req.traits(), h: h, plans: make(chan json.RawMessage, 1), told: make(chan struct{})}
+	r := &run{client: c, request: req, traits: req.traits(), h: h, plans: make(chan json.RawMessage, 1), told: make(chan struct{}), left: make(chan struct{})}
 	r.lines = &lines{handle: r.receive}
 	r.out = &archiveSink{w: h.Out}
 	return r
@@ -47,7 +48,8 @@ func newRun(c *Client, req Request, h Handlers) *run {
 // receive takes one message. After an engine restart the log repeats what was
 // seen already: the agent's times never go back, so they tell.
 func (r *run) receive(m message) {
-	if r.ended() && !r.traits.operation {
+	was := r.ended()
+	if was && !r.traits.operation {
 		return
 	}
 	switch m.Type {
@@ -62,6 +64,12 @@ func (r *run) receive(m message) {
 		case r.plans <- m.Plan:
 		default: // repeated
 		}
+	case event.Left:
+		select {
+		case <-r.left: // repeated
+		default:
+			close(r.left)
+		}
 	default:
 		if r.h.Event != nil && m.Time.After(r.last) {
 			r.h.Event(m.Event)
@@ -70,7 +78,7 @@ func (r *run) receive(m message) {
 	if m.Time.After(r.last) {
 		r.last = m.Time
 	}
-	if r.ended() && !r.traits.operation && !r.traits.out {
+	if !was && r.ended() && (r.traits.thanked() || !r.traits.operation && !r.traits.out) {
 		close(r.told)
 	}
 }
@@ -86,6 +94,8 @@ const (
 	farewell = 5 * time.Second
 	// unmaking is how long it waits for one that takes back what it has made.
 	unmaking = time.Minute
+	// parting is how long it waits for one to say that it removes itself.
+	parting = 5 * time.Second
 )
 
 // watch follows the agent to its end.
@@ -111,6 +121,7 @@ func (r *run) watch(ctx context.Context) (json.RawMessage, error) {
 	fed := r.feed()
 	asked := make(chan answered, 1)
 	asking, begun := false, !r.request.Ask
+	told := r.told
 	tick := time.NewTicker(waitInterval)
 	defer tick.Stop()
 	var refused error
@@ -129,25 +140,40 @@ func (r *run) watch(ctx context.Context) (json.RawMessage, error) {
 			r.say(Answer{Yes: a.yes, Plan: a.digest})
 			if !a.yes {
 				_ = r.stream.CloseWrite()
+				told = nil // no more is said
 			}
 		case err := <-fed:
 			// The source of the archive failed: the missing end of the
 			// archive makes the agent fail too.
 			refused = err
 			_ = r.stream.CloseWrite()
-		case <-r.told:
-			// The engine removes the container by itself, which need not be
-			// waited for: 0.15 s (measured).
-			if r.fault != nil {
-				return nil, r.fault
-			}
-			return r.result, nil
+		case <-told:
+			return r.part(ctx, copied)
 		case <-copied:
 			return r.finish(ctx, refused)
 		case <-ctx.Done():
 			return r.interrupted(ctx, copied, begun)
 		}
 	}
+}
+
+// part ends the client's part with what the agent has said. That the container
+// ends, and goes, need not be waited for: 0.15 s and more (measured).
+func (r *run) part(ctx context.Context, copied <-chan struct{}) (json.RawMessage, error) {
+	if r.traits.operation {
+		r.say(Answer{Done: true})
+		select {
+		case <-r.left:
+		case <-copied:
+			r.remove(ctx)
+		case <-time.After(parting):
+			r.remove(ctx)
+		}
+	}
+	if r.fault != nil {
+		return nil, r.fault
+	}
+	return r.result, nil
 }
 
 // say sends one line to the agent. A broken connection shows when reading.

@@ -35,6 +35,9 @@ const (
 	enginePatience = 10 * time.Minute
 	// flushTimeout bounds the wait for the last words' way out.
 	flushTimeout = 10 * time.Second
+	// thanksTimeout is how long it waits for a client to say that it has the
+	// result.
+	thanksTimeout = 5 * time.Second
 )
 
 // connection is the engine as the agent found it.
@@ -42,7 +45,9 @@ type connection struct {
 	config restore.Config
 	// reachable reports whether the engine answers now.
 	reachable func(context.Context) bool
-	close     func()
+	// leave removes the agent's own container, which ends the agent.
+	leave func(context.Context)
+	close func()
 }
 
 // server is one run of an agent.
@@ -54,11 +59,12 @@ type server struct {
 	out     io.Writer
 	events  *events
 	begun   atomic.Bool // an operation may be open
+	deaf    bool        // nothing more may be read from in
 
 	connect func(ctx context.Context, env func(string) string, g *greeting) (*connection, error)
 	open    func(context.Context, restore.Config) (Domain, error)
 
-	greetTimeout, answerTimeout time.Duration
+	greetTimeout, answerTimeout, thanksTimeout time.Duration
 }
 
 // serve runs the request and says how it ended.
@@ -81,11 +87,12 @@ func (s *server) serve(ctx context.Context) int {
 // answer runs the request, sends its result, and gives the exit status.
 func (s *server) answer(ctx context.Context) int {
 	var conn *connection
+	var greeting *greeting
 	result, err := func() (any, error) {
 		if err := s.decode(); err != nil {
 			return nil, err
 		}
-		greeting := s.greet()
+		greeting = s.greet()
 		var err error
 		if conn, err = s.connect(ctx, s.env, greeting); err != nil {
 			return nil, err
@@ -102,13 +109,34 @@ func (s *server) answer(ctx context.Context) int {
 	}
 	// The result of an operation must get out. Where it may have been lost, or
 	// the engine is not there to keep it, the next agent says it again.
-	if s.events.flush(flushTimeout) && (conn == nil || !s.begun.Load() || conn.reachable(ctx)) {
+	flushed := s.events.flush(flushTimeout)
+	if flushed && conn != nil && s.traits.thanked() && greeting.known() && s.thanked() {
+		s.events.send(event.Event{Type: event.Left, Operation: s.request.Operation})
+		if s.events.flush(flushTimeout) {
+			conn.leave(ctx)
+		}
+		return exitSettled
+	}
+	if flushed && (conn == nil || !s.begun.Load() || conn.reachable(ctx)) {
 		return exitSettled
 	}
 	if s.begun.Load() {
 		return exitContinue
 	}
 	return exitSettled
+}
+
+// thanked waits for the client to say that it has the result.
+func (s *server) thanked() bool {
+	for {
+		a, err := s.hear(s.thanksTimeout)
+		if err != nil {
+			return false
+		}
+		if a.Done {
+			return true
+		}
+	}
 }
 
 func (s *server) decode() error {
@@ -170,8 +198,12 @@ var (
 	errHungUp = errors.New("the client is gone")
 )
 
-// hear reads one Answer. After an error nothing more may be read.
+// hear reads one Answer. After an error nothing more is read.
 func (s *server) hear(limit time.Duration) (a Answer, err error) {
+	if s.deaf {
+		return a, errHungUp
+	}
+	defer func() { s.deaf = err != nil }()
 	type heard struct {
 		line []byte
 		err  error
@@ -247,6 +279,12 @@ func connectEngine(ctx context.Context, env func(string) string, g *greeting) (*
 			ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 			defer cancel()
 			return engine.CheckVersion(ctx) == nil
+		},
+		leave: func(ctx context.Context) {
+			ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+			defer cancel()
+			// One that could not be removed is, by the next client.
+			_ = engine.RemoveContainer(ctx, self.ID)
 		},
 		close: func() { _ = engine.Close() },
 	}, nil

@@ -67,6 +67,47 @@ func TestChangingVerbsWaitForTheClientsFirstWord(t *testing.T) {
 	}
 }
 
+// While its client may still ask for it, the container has the result.
+func TestAnAgentGoesOnlyWhenItsClientHasTheResult(t *testing.T) {
+	request := Request{Verb: Create, Operation: "o", Create: &plan.Create{}}
+	thankful := func(s *server) { s.thanksTimeout = limit }
+	g := talk(t.Context(), t, &domain{}, request, thankful)
+	g.say(Answer{Wait: true})
+	assert.Equal(t, g.next().Type, event.Result)
+	assert.Check(t, !g.removed.Load())
+	g.say(Answer{Wait: true}) // of a client that is behind
+	g.say(Answer{Done: true})
+	assert.Equal(t, g.next().Type, event.Left)
+	assert.Equal(t, g.exit(), exitSettled)
+	assert.Check(t, g.removed.Load())
+
+	for name, end := range map[string]func(*dialogue){
+		"is gone":   func(g *dialogue) { g.in.Close() },
+		"is silent": func(*dialogue) {},
+	} {
+		t.Run("its client "+name, func(t *testing.T) {
+			g := talk(t.Context(), t, &domain{}, request, func(s *server) {
+				if name == "is gone" {
+					s.thanksTimeout = limit
+				}
+			})
+			g.say(Answer{Wait: true})
+			assert.Equal(t, g.next().Type, event.Result)
+			end(g)
+			assert.Equal(t, g.exit(), exitSettled)
+			assert.Check(t, !g.removed.Load())
+		})
+	}
+	failing := &domain{work: func(context.Context) error { return errors.New("no") }}
+	g = talk(t.Context(), t, failing, request, thankful)
+	g.say(Answer{Wait: true})
+	assert.Equal(t, g.next().Type, event.Failed)
+	g.say(Answer{Done: true})
+	assert.Equal(t, g.next().Type, event.Left)
+	assert.Equal(t, g.exit(), exitSettled)
+	assert.Check(t, g.removed.Load())
+}
+
 // The engine starts an agent again that died before its operation began, maybe
 // hours later and with nobody watching.
 func TestAgentThatNobodyWatchesBeginsNothing(t *testing.T) {

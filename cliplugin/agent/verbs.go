@@ -16,6 +16,11 @@ type traits struct {
 	in, out bool
 }
 
+// thanked says that the client says when it has the result, and the agent then
+// removes its own container. The client need not wait for the engine to find that the
+// container has ended, and to remove it.
+func (t traits) thanked() bool { return t.operation && !t.attended && !t.in }
+
 var verbs = map[Verb]traits{
 	Create:  {operation: true},
 	List:    {},

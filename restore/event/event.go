@@ -33,6 +33,9 @@ const (
 	Result Type = "result"
 	// Failed ends a failed one: Error.
 	Failed Type = "failed"
+	// Left is the agent's last word to a client that has the result of an
+	// operation: it removes its container itself.
+	Left Type = "left"
 )
 
 // Event is one thing that happened.
