@@ -118,7 +118,7 @@ func (d *Domain) aheadVolume(ctx context.Context, id string, inv *inventory, a *
 	silent := func(string, string) {} // told when the snapshot itself is made
 	var content copyengine.Content
 	err = budget.Do(ctx, func() (err error) {
-		content, err = engine.SaveSince(ctx, a.bases[v.Name], a.settled, tree, store, index, silent, progress)
+		content, err = engine.Ahead(ctx, a.bases[v.Name], a.settled, tree, store, index, silent, progress)
 		return err
 	})
 	if err != nil {

@@ -48,6 +48,27 @@ func (w watching) SaveSince(ctx context.Context, base *copyengine.Base, settled 
 	return w.Incremental.SaveSince(ctx, base, settled, tree, store, index, skipped, p)
 }
 
+func (w watching) Ahead(ctx context.Context, base *copyengine.Base, settled time.Time, tree, store *os.Root, index int, skipped func(path, reason string), p copyengine.Progress) (copyengine.Content, error) {
+	w.note("copy ahead")
+	return w.Incremental.Ahead(ctx, base, settled, tree, store, index, skipped, p)
+}
+
+func (w watching) Capture(ctx context.Context, base *copyengine.Base, settled time.Time, tree, store *os.Root, index int, skipped func(path, reason string), p copyengine.Progress) (copyengine.Captured, error) {
+	w.note("capture")
+	c, err := w.Incremental.Capture(ctx, base, settled, tree, store, index, skipped, p)
+	return watchedCapture{c, w}, err
+}
+
+type watchedCapture struct {
+	copyengine.Captured
+	w watching
+}
+
+func (c watchedCapture) Finish(ctx context.Context) (copyengine.Content, error) {
+	c.w.note("finish")
+	return c.Captured.Finish(ctx)
+}
+
 func (w watching) Load(ctx context.Context, store *os.Root, c copyengine.Content, tree *os.Root, p copyengine.Progress) error {
 	w.note("load")
 	return w.Incremental.Load(ctx, store, c, tree, p)
@@ -93,7 +114,7 @@ func TestCopyingHoldsBackWhileTheWorkloadRunsAndOnlyThen(t *testing.T) {
 		assert.NilError(t, err)
 		id = s.ID
 	})
-	assert.DeepEqual(t, noted(), []string{"save at low priority", "save while all stands still"})
+	assert.DeepEqual(t, noted(), []string{"copy ahead at low priority", "capture while all stands still", "finish at low priority"})
 	_, err = d.Create(t.Context(), journal.NewID(), plan.Create{Project: "shop", Consistency: "live", LimitRate: limit})
 	assert.NilError(t, err)
 	assert.DeepEqual(t, noted(), []string{"save at low priority"})

@@ -136,16 +136,21 @@ func (d *Domain) create(ctx context.Context, id string, r plan.Create, inv *inve
 	defer ahead.close()
 	snap.Ahead = ahead.took
 	frozenAt := time.Now()
+	var left []captured
 	err = d.freeze(ctx, log)
 	if err == nil {
-		err = d.saveAll(whileStill, id, inv, draft, &snap, ahead.earlier)
+		left, err = d.saveAll(whileStill, id, inv, draft, &snap, ahead.earlier, len(op.Containers) > 0)
 	}
+	defer func() { closeAll(left) }()
 	if err != nil {
 		return none, d.abandonCreate(ctx, log, err)
 	}
 	thawErr := d.thaw(detached(ctx), log)
 	if len(op.Containers) > 0 {
 		snap.Pause = time.Since(frozenAt)
+	}
+	if err := d.finishAll(whileRunning, id, left); err != nil {
+		return none, d.dropCreate(log, err, thawErr)
 	}
 	if err := errors.Join(ahead.remove(), ahead.weigh(&snap)); err != nil {
 		return none, d.dropCreate(log, err, thawErr)

@@ -3,6 +3,7 @@
 package restore_test
 
 import (
+	"bytes"
 	"context"
 	"math/rand/v2"
 	"os"
@@ -146,9 +147,11 @@ type noting struct {
 	copyengine.Incremental
 	since, stored *[]string
 	fail          error
+	finish        func() error // before what was captured is stored; or nil
 }
 
-func (n noting) SaveSince(ctx context.Context, base *copyengine.Base, settled time.Time, tree, store *os.Root, index int, skipped func(path, reason string), p copyengine.Progress) (copyengine.Content, error) {
+// asked notes from what something is stored.
+func (n noting) asked(base *copyengine.Base, settled time.Time) error {
 	from := "nothing"
 	if base != nil {
 		from = base.Content.SHA256
@@ -157,11 +160,39 @@ func (n noting) SaveSince(ctx context.Context, base *copyengine.Base, settled ti
 		from = "a tree that has not settled"
 	}
 	*n.since = append(*n.since, from)
-	if n.fail != nil {
-		return copyengine.Content{}, n.fail
+	return n.fail
+}
+
+func (n noting) Ahead(ctx context.Context, base *copyengine.Base, settled time.Time, tree, store *os.Root, index int, skipped func(path, reason string), p copyengine.Progress) (copyengine.Content, error) {
+	if err := n.asked(base, settled); err != nil {
+		return copyengine.Content{}, err
 	}
-	content, err := n.Incremental.SaveSince(ctx, base, settled, tree, store, index, skipped, p)
+	content, err := n.Incremental.Ahead(ctx, base, settled, tree, store, index, skipped, p)
 	*n.stored = append(*n.stored, content.SHA256)
+	return content, err
+}
+
+func (n noting) Capture(ctx context.Context, base *copyengine.Base, settled time.Time, tree, store *os.Root, index int, skipped func(path, reason string), p copyengine.Progress) (copyengine.Captured, error) {
+	if err := n.asked(base, settled); err != nil {
+		return nil, err
+	}
+	c, err := n.Incremental.Capture(ctx, base, settled, tree, store, index, skipped, p)
+	return notedCapture{c, n}, err
+}
+
+type notedCapture struct {
+	copyengine.Captured
+	n noting
+}
+
+func (c notedCapture) Finish(ctx context.Context) (copyengine.Content, error) {
+	if c.n.finish != nil {
+		if err := c.n.finish(); err != nil {
+			return copyengine.Content{}, err
+		}
+	}
+	content, err := c.Captured.Finish(ctx)
+	*c.n.stored = append(*c.n.stored, content.SHA256)
 	return content, err
 }
 
@@ -227,8 +258,18 @@ func TestWhatChangesWhileAWorkloadIsCopiedAheadIsInTheSnapshot(t *testing.T) {
 		t.Run(string(consistency), func(t *testing.T) {
 			e, trees := shop(t)
 			var since, stored []string
-			d := openNoting(t, e, noting{since: &since, stored: &stored})
 			db := trees["shop_db"]
+			// By the time that what was captured is stored the workload writes again.
+			d := openNoting(t, e, noting{since: &since, stored: &stored, finish: func() error {
+				checkRunning(t, e)
+				write(t, db, "written behind it")
+				assert.Check(t, os.WriteFile(filepath.Join(db, "grows"), []byte("one two three"), 0o600))
+				f, err := os.OpenFile(filepath.Join(db, "large"), os.O_WRONLY, 0)
+				assert.NilError(t, err)
+				_, err = f.WriteAt([]byte("written behind it"), 1<<20+100)
+				assert.NilError(t, err)
+				return f.Close()
+			}})
 			for name, data := range map[string]string{"same": "same", "gone": "gone", "grows": "one"} {
 				assert.NilError(t, os.WriteFile(filepath.Join(db, name), []byte(data), 0o600))
 			}
@@ -264,8 +305,8 @@ func TestWhatChangesWhileAWorkloadIsCopiedAheadIsInTheSnapshot(t *testing.T) {
 			assert.NilError(t, err)
 			assert.Equal(t, rows[0].Result, "ok", rows[0].Error)
 
+			assert.Equal(t, read(t, db), "written behind it")
 			assert.NilError(t, os.WriteFile(filepath.Join(db, "same"), []byte("other"), 0o600))
-			write(t, db, "new")
 			p, err := d.PlanRestore(t.Context(), journal.NewID(), plan.RestoreRequest{Snapshot: snap.ID})
 			assert.NilError(t, err)
 			_, err = d.Execute(t.Context(), p)
@@ -278,8 +319,44 @@ func TestWhatChangesWhileAWorkloadIsCopiedAheadIsInTheSnapshot(t *testing.T) {
 				got[name] = string(data)
 			}
 			assert.DeepEqual(t, got, map[string]string{"same": "same", "grows": "one two", "came": "came", "gone": ""})
+			restored, err := os.ReadFile(filepath.Join(db, "large"))
+			assert.NilError(t, err)
+			assert.Assert(t, bytes.Equal(restored, large))
 			checkRunning(t, e)
 		})
+	}
+}
+
+// What cannot be stored after the pause leaves nothing, and a workload that runs
+// again already.
+func TestWhatWasCapturedAndCannotBeStoredLeavesNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  error
+		kind fault.Kind
+	}{
+		"a full disk":             {unix.ENOSPC, fault.Failed},
+		"damage of what it needs": {fault.New(fault.Corrupt, "read pack: 0.1.pack is damaged"), fault.Corrupt},
+	} {
+		for _, consistency := range []snapshot.Consistency{snapshot.Pause, snapshot.Stop} {
+			t.Run(name+" with "+string(consistency), func(t *testing.T) {
+				e, _ := shop(t)
+				var since, stored []string
+				d := openNoting(t, e, noting{since: &since, stored: &stored, finish: func() error {
+					checkRunning(t, e)
+					return c.err
+				}})
+				id := journal.NewID()
+				_, err := d.Create(t.Context(), id, plan.Create{Project: "shop", Consistency: consistency})
+				assert.ErrorIs(t, err, c.err)
+				assert.Assert(t, fault.Is(err, c.kind), "%v", err)
+				assert.Equal(t, fault.From(err).State, "no snapshot was made; the workload and its data are as before")
+				assert.Assert(t, fault.From(err).Hint != "")
+				left, err := os.ReadDir(filepath.Join(e.StateRoot(), "snapshots"))
+				assert.NilError(t, err)
+				assert.Equal(t, len(left), 0)
+				checkRunning(t, e)
+			})
+		}
 	}
 }
 

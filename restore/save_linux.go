@@ -12,6 +12,7 @@ import (
 	"github.com/snaprestore/snaprestore/restore/budget"
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 	"github.com/snaprestore/snaprestore/restore/event"
+	"github.com/snaprestore/snaprestore/restore/fault"
 	"github.com/snaprestore/snaprestore/restore/snapshot"
 )
 
@@ -47,22 +48,35 @@ func (d *Domain) chooseEngines(want string, inv *inventory, names []string) ([]c
 	return out, nil
 }
 
-// saveAll stores every volume into the draft and fills in what was stored.
-func (d *Domain) saveAll(ctx context.Context, id string, inv *inventory, draft *snapshot.Draft, snap *snapshot.Snapshot, since earlier) error {
+// captured is what was read of a volume and is not stored yet.
+type captured struct {
+	copyengine.Captured
+	volume *snapshot.Volume
+}
+
+// saveAll stores every volume into the draft and fills in what was stored. With
+// apart, what need not be done while the workload stands still is left: what
+// it gives is to be finished, or closed, with an error too.
+func (d *Domain) saveAll(ctx context.Context, id string, inv *inventory, draft *snapshot.Draft, snap *snapshot.Snapshot, since earlier, apart bool) (left []captured, err error) {
 	d.phase(id, "copy")
 	for i := range snap.Volumes {
 		v := &snap.Volumes[i]
-		if err := d.save(ctx, id, draft, i, v, inv.places[v.Name], since); err != nil {
-			return fmt.Errorf("copy volume %s: %w", v.Name, err)
+		c, err := d.save(ctx, id, draft, i, v, inv.places[v.Name], since, apart)
+		if err != nil {
+			return left, fmt.Errorf("copy volume %s: %w", v.Name, err)
+		}
+		if c != nil {
+			left = append(left, captured{c, v})
 		}
 	}
-	return nil
+	return left, nil
 }
 
-func (d *Domain) save(ctx context.Context, id string, draft *snapshot.Draft, index int, v *snapshot.Volume, at place, since earlier) error {
+// save stores a volume, or only captures it.
+func (d *Domain) save(ctx context.Context, id string, draft *snapshot.Draft, index int, v *snapshot.Volume, at place, since earlier, apart bool) (copyengine.Captured, error) {
 	tree, err := d.openTree(at.path())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer tree.Close()
 	progress, end := d.meter(id, v.Name, 0, 0)
@@ -71,28 +85,70 @@ func (d *Domain) save(ctx context.Context, id string, draft *snapshot.Draft, ind
 	}
 	engine, err := d.Copiers.Named(v.Engine)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var content copyengine.Content
+	var left copyengine.Captured
 	err = budget.Do(ctx, func() (err error) {
-		if inc, ok := engine.(copyengine.Incremental); ok {
+		inc, ok := engine.(copyengine.Incremental)
+		switch {
+		case ok && apart:
+			left, err = inc.Capture(ctx, since.bases[v.Name], since.settled, tree, draft.Root(), index, skipped, progress)
+		case ok:
 			content, err = inc.SaveSince(ctx, since.bases[v.Name], since.settled, tree, draft.Root(), index, skipped, progress)
-		} else {
+		default:
 			content, err = engine.Save(ctx, tree, draft.Root(), index, skipped, progress)
 		}
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if content.Uncounted {
 		d.taken(id, v.Name)
 	} else {
 		end()
 	}
+	if left == nil {
+		record(v, content)
+	}
+	return left, nil
+}
+
+// finishAll stores what was captured, while the workload runs again.
+func (d *Domain) finishAll(ctx context.Context, id string, left []captured) error {
+	if len(left) > 0 {
+		d.phase(id, "store")
+	}
+	for _, c := range left {
+		var content copyengine.Content
+		err := budget.Do(ctx, func() (err error) {
+			content, err = c.Finish(ctx)
+			return err
+		})
+		if err != nil {
+			err = fmt.Errorf("store volume %s: %w", c.volume.Name, err)
+			if fault.Is(err, fault.Corrupt) {
+				return fault.From(err).WithHint("docker snaprestore verify tells which earlier snapshot is damaged; " +
+					"remove it, so that nothing is taken over from it")
+			}
+			return err
+		}
+		record(c.volume, content)
+	}
+	return nil
+}
+
+func closeAll(left []captured) {
+	for _, c := range left {
+		c.Close()
+	}
+}
+
+// record notes what was stored of a volume.
+func record(v *snapshot.Volume, content copyengine.Content) {
 	v.File, v.SHA256 = content.File, content.SHA256
 	v.Bytes, v.Files, v.Stored, v.Uncounted = content.Bytes, content.Files, content.Stored, content.Uncounted
-	return nil
 }
 
 // earlier is what incremental engines start from.

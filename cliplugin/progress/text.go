@@ -85,6 +85,7 @@ var headings = map[string]string{
 	"copy ahead": "Copying while the workload runs",
 	"copy":       "Copying",
 	"unpause":    "Resuming",
+	"store":      "Storing what was copied",
 	"try":        "Restoring into throwaway volumes",
 	"compare":    "Comparing with the snapshot",
 	"stage":      "Staging the new data",

@@ -57,6 +57,31 @@ type Incremental interface {
 	// mapping. Zero means that it was not; then a later snapshot takes nothing
 	// over from this one.
 	SaveSince(ctx context.Context, base *Base, settled time.Time, tree, store *os.Root, index int, skipped func(path, reason string), p Progress) (Content, error)
+
+	// Ahead is SaveSince of a tree that this process is about to Capture. It may
+	// leave more in store, beside what it has stored, that helps to tell what
+	// has changed since; a Base made of the two passes it on.
+	Ahead(ctx context.Context, base *Base, settled time.Time, tree, store *os.Root, index int, skipped func(path, reason string), p Progress) (Content, error)
+
+	// Capture is the part of SaveSince for which a workload has to stand still:
+	// when it returns, all that the snapshot needs of the tree was read, and
+	// nothing that happens to the tree from then on is in the snapshot. How long
+	// it takes follows what has changed since base, which an Ahead has stored.
+	// Progress is told as by SaveSince. What is captured is not in memory
+	// beyond a bound, but in store, which stays open until Finish or Close.
+	Capture(ctx context.Context, base *Base, settled time.Time, tree, store *os.Root, index int, skipped func(path, reason string), p Progress) (Captured, error)
+}
+
+// Captured is a tree that was read and is not yet stored.
+type Captured interface {
+	// Finish stores it into the store that it was captured for, once, and closes
+	// it. The content is what SaveSince would have stored at the moment of
+	// Capture. Where content that was to be taken over is damaged the error is
+	// fault.Corrupt: the tree has changed since, and cannot be asked again.
+	Finish(ctx context.Context) (Content, error)
+
+	// Close lets it go; after Finish it does nothing.
+	Close()
 }
 
 // Whole is an engine that takes a tree as a whole, in a time that does not

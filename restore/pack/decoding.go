@@ -95,8 +95,9 @@ func (d *decoding) full(b []byte) {
 	}
 }
 
-func (d *decoding) frame() (f frame) {
-	f.file = int(d.number(maxOthers))
+// frame reads a frame, in a file of at most that number.
+func (d *decoding) frame(files uint64) (f frame) {
+	f.file = int(d.number(files))
 	f.offset = d.size()
 	f.stored, f.raw = int64(d.number(uint64(most(frameSize)))), int64(d.number(frameSize))
 	var crc [4]byte

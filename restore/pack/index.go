@@ -41,6 +41,8 @@ type index struct {
 	mark   mark          // for hasMark
 	todo   segments      // of the large file that is under way
 
+	segments int64 // so far
+
 	dirs    []string // names of the directories that are open, with the last name in each
 	lasts   []string
 	dir     string
@@ -124,7 +126,7 @@ func (x *index) step() (kind, error) {
 		tag := x.d.byte()
 		switch tag {
 		case tagFrame:
-			f := x.d.frame()
+			f := x.d.frame(maxOthers)
 			if x.d.err != nil {
 				return 0, x.d.err
 			}
@@ -176,6 +178,7 @@ func (x *index) segment() error {
 		return x.d.err
 	}
 	x.parts = parts
+	x.segments++
 	if x.refer(); x.d.err == nil && x.frame(x.at).raw != n {
 		x.d.fail("a segment of %d bytes in a frame of %d", n, x.frame(x.at).raw)
 	}

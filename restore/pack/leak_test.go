@@ -42,6 +42,13 @@ func TestWhatIsCutShortHoldsNothing(t *testing.T) {
 			_, err := cold.Save(ctx, from, store, 1, skipped, p)
 			return err
 		},
+		"capture": func(ctx context.Context, p copyengine.Progress) error {
+			c, err := New().(copyengine.Incremental).Capture(ctx, nil, ever, from, store, 1, skipped, p)
+			if err == nil {
+				c.Close()
+			}
+			return err
+		},
 		"verify": func(ctx context.Context, p copyengine.Progress) error { return New().Verify(ctx, store, whole, p) },
 		"load": func(ctx context.Context, p copyengine.Progress) error {
 			target := filepath.Join(dir, "target")
@@ -72,6 +79,37 @@ func TestWhatIsCutShortHoldsNothing(t *testing.T) {
 				assert.Equal(t, held(t), files, "open files, ended at call %d", at)
 			}
 		})
+	}
+}
+
+// What was captured and is given up, or whose storing is cut short, holds nothing.
+func TestWhatWasCapturedHoldsNothingWhenItIsGivenUp(t *testing.T) {
+	s := newSeries(t)
+	s.write("large", 3<<20)
+	s.write("small", 3000)
+	base := s.ahead("ahead", nil, ever)
+	s.write("large", 3<<20)
+	for _, end := range []string{"close", "cut short", "finish"} {
+		store := s.folder(end)
+		files := held(t)
+		c, _, _ := s.capture(store, base, ever)
+		ctx, cancel := context.WithCancel(context.Background())
+		var err error
+		switch end {
+		case "cut short":
+			cancel()
+			_, err = c.Finish(ctx)
+			assert.ErrorIs(t, err, context.Canceled)
+		case "finish":
+			_, err = c.Finish(ctx)
+			assert.NilError(t, err)
+		}
+		c.Close()
+		cancel()
+		assert.Equal(t, held(t), files+1, end) // the tree, which the capture opened for the test
+		for _, name := range contents(t, store) {
+			assert.Assert(t, filepath.Ext(name) == ".pack", name)
+		}
 	}
 }
 

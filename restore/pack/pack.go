@@ -20,6 +20,13 @@
 // anything refers to them: so each is whole by itself, and a file is freed with
 // the last snapshot that has a name for it.
 //
+// While a workload stands still for it, a tree is only captured: what the snapshot
+// needs of it is read and put aside, and summed, compressed and written when the
+// workload runs again. Of a large file that was copied ahead, notes tell which
+// blocks (8 KiB) have changed, by hashes that were taken of what was copied: only
+// those are put aside, and later laid over the content of the frame that the copy
+// ahead has stored. The result is the same file, byte for byte.
+//
 // An index names entries by their directory and one element, ascending, so that
 // it cannot name the same path twice or anything outside of the tree.
 //
@@ -27,8 +34,9 @@
 // (POSIX_FADV_WILLNEED) well before they are read: a disk is three times as
 // fast with a hundred small files to look for (measured).
 //
-// A crash leaves a torn <index>.pack or a part of a tree, under names that
-// nobody reads before the caller made the whole visible.
+// A crash leaves a torn <index>.pack, <index>.blocks (notes) or a part of a tree,
+// under names that nobody reads before the caller made the whole visible. What was
+// captured is in memory and in a file without a name, and gone.
 package pack
 
 import (

@@ -14,19 +14,25 @@ import (
 // of them is read.
 const ahead = 128
 
-// packer stores one tree.
+// packer goes through one tree, and makes jobs of it.
 type packer struct {
-	ctx     context.Context
-	out     *output
-	now     func(*tree.Node, []byte) bool
-	base    *earlier  // or nil
-	settled time.Time // what changed before it has a mark
-	job     *job
-	rec     *recorder
-	p       copyengine.Progress
-	waiting []waiting // in the walk's order
-	bytes   int64
-	files   int64
+	ctx      context.Context
+	line     *pipeline
+	now      func(*tree.Node, []byte) bool
+	base     *earlier  // or nil
+	notes    *notes    // of the blocks of segments, or nil
+	settled  time.Time // what changed before it has a mark
+	job      *job
+	rec      *recorder
+	p        copyengine.Progress
+	waiting  []waiting // in the walk's order
+	segments int64     // so far
+	bytes    int64
+	files    int64
+}
+
+func (g engine) packer(ctx context.Context, line *pipeline, settled time.Time, p copyengine.Progress) *packer {
+	return &packer{ctx: ctx, line: line, now: g.now, settled: settled.Add(-slack), rec: newRecorder(), p: p}
 }
 
 // waiting is an entry that is not described yet. One with content to be read is
@@ -44,17 +50,25 @@ func (g engine) Save(ctx context.Context, root, store *os.Root, index int, skipp
 
 // SaveSince stores a tree, and takes over what has not changed.
 func (g engine) SaveSince(ctx context.Context, base *copyengine.Base, settled time.Time, root, store *os.Root, index int, skipped func(path, reason string), p copyengine.Progress) (copyengine.Content, error) {
+	return g.save(ctx, nil, base, settled, root, store, index, skipped, p)
+}
+
+// save stores a tree, with notes of its blocks unless they are nil.
+func (g engine) save(ctx context.Context, n *notes, base *copyengine.Base, settled time.Time, root, store *os.Root, index int, skipped func(path, reason string), p copyengine.Progress) (copyengine.Content, error) {
 	name := FileName(index)
 	out, err := create(store, name)
 	if err != nil {
 		return copyengine.Content{}, err
 	}
-	k := &packer{ctx: ctx, out: out, now: g.now, settled: settled.Add(-slack), rec: newRecorder(), p: p}
+	k := g.packer(ctx, &out.pipeline, settled, p)
+	k.notes, out.notes = n, n
 	if base != nil {
-		if k.base = since(base, store, index, out); k.base != nil {
+		if k.base = since(base, store, index, &out.t); k.base != nil {
 			defer k.base.close()
+			out.before = k.base.notes
 		}
 	}
+	out.start()
 	err = k.pack(root, skipped)
 	if err != nil {
 		k.drop()
@@ -69,7 +83,7 @@ func (g engine) SaveSince(ctx context.Context, base *copyengine.Base, settled ti
 }
 
 func (k *packer) pack(root *os.Root, skipped func(path, reason string)) (err error) {
-	if k.job, err = k.out.next(); err != nil {
+	if k.job, err = k.line.next(); err != nil {
 		return err
 	}
 	var known func(*tree.Node) bool
@@ -82,7 +96,7 @@ func (k *packer) pack(root *os.Root, skipped func(path, reason string)) (err err
 	if err := k.settle(0); err != nil {
 		return err
 	}
-	k.out.submit(k.job)
+	k.line.submit(k.job)
 	k.job = nil
 	return nil
 }
@@ -192,9 +206,9 @@ func (k *packer) room(size int64) error {
 
 // turn submits the job and begins the next.
 func (k *packer) turn() (err error) {
-	k.out.submit(k.job)
+	k.line.submit(k.job)
 	k.job = nil
-	k.job, err = k.out.next()
+	k.job, err = k.line.next()
 	return err
 }
 
@@ -320,12 +334,24 @@ func (k *packer) large(n *tree.Node, size int64, known, unchanged bool) error {
 			old, have = k.base.segment(parts, length)
 		}
 		k.p(length, 0)
+		if have && unchanged && k.base.loose(old) {
+			if err := k.again(old); err != nil {
+				return err
+			}
+			continue
+		}
 		if have && unchanged {
 			back, err := k.refer(old)
 			if err != nil {
 				return err
 			}
+			if k.notes != nil {
+				if err := k.notes.carry(k.segments, k.base.notes, k.base.number(), &old); err != nil {
+					return err
+				}
+			}
 			k.job.records = appendSegment(k.job.records, back)
+			k.segments++
 			continue
 		}
 		if err := k.segment(file, parts, length, old, have); err != nil {
@@ -339,10 +365,8 @@ func (k *packer) large(n *tree.Node, size int64, known, unchanged bool) error {
 // segment has a segment read, summed, and written unless it is what lies in
 // old.
 func (k *packer) segment(file *large, parts []tree.Extent, length int64, old frame, have bool) error {
-	if len(k.job.olds) > 0 { // so that the last record is the frame's own
-		if err := k.turn(); err != nil {
-			return err
-		}
+	if err := k.alone(); err != nil {
+		return err
 	}
 	// Where damage of the earlier index showed only behind its beginning.
 	if err := file.node.Open(); err != nil {
@@ -351,12 +375,34 @@ func (k *packer) segment(file *large, parts []tree.Extent, length int64, old fra
 	if err := budget.Take(k.ctx, length); err != nil {
 		return err
 	}
-	k.job.records = appendSegment(k.job.records, 0)
 	k.job.content = k.job.content[:length]
 	file.users.Add(1)
 	k.job.large, k.job.parts = file, parts
 	if have {
-		k.job.same = &old
+		k.job.same, k.job.was, k.job.loose = &old, k.base.number(), k.base.loose(old)
 	}
 	return k.turn()
+}
+
+// again has a segment stored anew from where it lies, later.
+func (k *packer) again(old frame) error {
+	if err := k.alone(); err != nil {
+		return err
+	}
+	k.job.same, k.job.patched = &old, true
+	return k.turn()
+}
+
+// alone makes a job that is of one segment, of which it has the record: the last
+// record of a frame is the frame's own.
+func (k *packer) alone() error {
+	if len(k.job.olds) > 0 {
+		if err := k.turn(); err != nil {
+			return err
+		}
+	}
+	k.job.records = appendSegment(k.job.records, 0)
+	k.job.number = k.segments
+	k.segments++
+	return nil
 }

@@ -22,32 +22,38 @@ const slack = 2 * time.Second
 
 // earlier is the snapshot from which unchanged content is taken over. Its index
 // is gone through in step with the walk, so it takes no memory.
+//
+// Loose are those of its files that are not taken over. A capture, which is to
+// read as little as it can, reads the segments in them later, as they were
+// stored, and stores them anew.
 type earlier struct {
-	s     *stored
-	x     *index
-	to    []int // by its files: the number in the new trailer, 0 for none
-	whole bool  // all its files are taken over
-	found bool  // x is at an entry
-	ended bool
+	s      *stored
+	x      *index
+	to     []int // by its files: a number, 0 for none
+	linked int   // numbers up to this are those of the new trailer, above they are of loose files
+	whole  bool  // all its files have a number
+	found  bool  // x is at an entry
+	ended  bool
+	notes  *notes // of the blocks of its segments, or nil
 }
 
 // since links the files of an earlier snapshot, under names of their own, into
 // the store of a new one: from then on it does not matter what becomes of the
 // earlier. What cannot be read or linked is not taken over, and nil returned.
-func since(base *copyengine.Base, store *os.Root, volume int, out *output) *earlier {
+func since(base *copyengine.Base, store *os.Root, volume int, t *trailer) *earlier {
 	s, err := open(base.Store, base.Content)
 	if err != nil {
 		return nil
 	}
-	b := &earlier{s: s, x: s.index(), to: make([]int, len(s.files))}
+	b := &earlier{s: s, x: s.index(), to: make([]int, len(s.files)), notes: openNotes(base)}
 	dir, err := store.Open(".")
 	if err != nil {
-		s.close()
+		b.close()
 		return nil
 	}
 	defer dir.Close()
 	for _, i := range s.worth() {
-		o := other{name: fmt.Sprintf("%d.%d.pack", volume, len(out.t.others)+1), size: s.c.Stored}
+		o := other{name: fmt.Sprintf("%d.%d.pack", volume, len(t.others)+1), size: s.c.Stored}
 		if i > 0 {
 			o.size = s.t.others[i-1].size
 		}
@@ -55,14 +61,42 @@ func since(base *copyengine.Base, store *os.Root, volume int, out *output) *earl
 		if err := unix.Linkat(unix.AT_FDCWD, from, int(dir.Fd()), o.name, unix.AT_SYMLINK_FOLLOW); err != nil {
 			continue // removed meanwhile, or it has too many names: it is stored anew
 		}
-		out.t.others = append(out.t.others, o)
-		b.to[i] = len(out.t.others)
+		t.others = append(t.others, o)
+		b.to[i] = len(t.others)
 	}
+	b.linked = len(t.others)
 	b.whole = b.to[0] > 0
 	for i, o := range s.t.others {
 		b.whole = b.whole && (o.name == "" || b.to[i+1] > 0)
 	}
 	return b
+}
+
+// loosen gives the files that are not taken over numbers, too.
+func (b *earlier) loosen() {
+	number := b.linked
+	for i, f := range b.s.files {
+		if f != nil && b.to[i] == 0 {
+			number++
+			b.to[i] = number
+		}
+	}
+	b.whole = true
+}
+
+// loose reports whether a frame, as the new snapshot names it, lies in a loose
+// file.
+func (b *earlier) loose(f frame) bool { return f.file > b.linked }
+
+// hand gives up the files of the numbers that are in want.
+func (b *earlier) hand(want map[int]bool) map[int]*os.File {
+	out := map[int]*os.File{}
+	for i, number := range b.to {
+		if want[number] {
+			out[number], b.s.files[i] = b.s.files[i], nil
+		}
+	}
+	return out
 }
 
 // worth lists the files to be taken over: not those of which less than half is
@@ -93,7 +127,13 @@ func (t *trailer) drop(store *os.Root) error {
 	return nil
 }
 
-func (b *earlier) close() { b.s.close() }
+func (b *earlier) close() {
+	b.notes.close()
+	b.s.close()
+}
+
+// number tells which of all segments of its index the one is at which it is.
+func (b *earlier) number() int64 { return b.x.segments - 1 }
 
 // step goes to the next entry. Damage ends it: what follows is stored anew.
 func (b *earlier) step() {
@@ -159,11 +199,11 @@ func (b *earlier) kept() bool {
 // if its file was not taken over.
 func (b *earlier) moved(f frame) (frame, bool) {
 	f.file = b.to[f.file]
-	return f, f.file > 0
+	return f, f.file > 0 && !b.loose(f)
 }
 
 // segment goes on to the segment of the entry at which it is that begins in
-// the same place, and gives its frame if that has n bytes.
+// the same place, and gives its frame, which may be loose, if that has n bytes.
 func (b *earlier) segment(parts []tree.Extent, n int64) (frame, bool) {
 	at := parts[0].Offset / frameSize
 	for !b.ended && (len(b.x.parts) == 0 || b.x.parts[0].Offset/frameSize < at) {
@@ -183,5 +223,6 @@ func (b *earlier) segment(parts []tree.Extent, n int64) (frame, bool) {
 	if f.raw != n {
 		return frame{}, false
 	}
-	return b.moved(f)
+	f.file = b.to[f.file]
+	return f, f.file > 0
 }

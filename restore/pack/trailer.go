@@ -187,7 +187,7 @@ func (t *trailer) decode(data []byte) error {
 		if tag := d.byte(); tag != tagFrame {
 			d.fail("a record of kind %d", tag)
 		}
-		f := d.frame()
+		f := d.frame(maxOthers)
 		if f.file != 0 {
 			d.fail("a frame of the index in another file")
 		}
