@@ -144,9 +144,10 @@ func (r *run) launch(ctx context.Context) error {
 	return nil
 }
 
-// createAttempts bounds how often an image is loaded that somebody else, who
-// cleans up after another version, removes at once.
-const createAttempts = 3
+// createAttempts bounds how often a container is made of an image that is not
+// there, which is loaded then: somebody else, who cleans up after another version,
+// may remove it at once.
+const createAttempts = 4
 
 func (r *run) create(ctx context.Context, host restore.Host) error {
 	e := r.client.engine
@@ -164,9 +165,6 @@ func (r *run) create(ctx context.Context, host restore.Host) error {
 	}
 	name := "snaprestore-" + string(r.request.Verb) + "-" + journal.NewID()
 	for attempt := 1; ; attempt++ {
-		if err := r.image.load(ctx, e); err != nil {
-			return err
-		}
 		r.id, err = e.CreateContainer(ctx, r.spec(name, host, sockets[0], string(request)))
 		switch {
 		case err == nil:
@@ -176,6 +174,10 @@ func (r *run) create(ctx context.Context, host restore.Host) error {
 		case errors.Is(err, engineapi.ErrNoSource):
 			return wrongSocket("the engine host has no directory %s", path.Dir(sockets[0]))
 		case errors.Is(err, restore.ErrNoSuch) && attempt < createAttempts:
+			// The image is not there yet, or not any more.
+			if err := r.image.load(ctx, e); err != nil {
+				return err
+			}
 		default:
 			return err
 		}
