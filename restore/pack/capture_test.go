@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -341,6 +342,48 @@ func (s *series) pages(pages ...int64) {
 		assert.NilError(s, err)
 	}
 	assert.NilError(s, f.Close())
+}
+
+// However much is captured, memory does not grow with it, nor with the notes.
+func TestACaptureTakesNoMemoryForWhatItKeeps(t *testing.T) {
+	const most = 24 << 20 // the jobs of two workers, and what they decode with
+	s, base := table(t, 48)
+	var pages []int64
+	for at := int64(0); at < 48*blockCount; at++ {
+		if at/blockCount%2 == 0 || at%3 == 0 { // segments that change whole, and in part
+			pages = append(pages, at)
+		}
+	}
+	s.pages(pages...)
+	inUse := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := inUse()
+	peak := before
+	note := func(int64, int64) { peak = max(peak, inUse()) }
+	store := s.folder("snapshot")
+	captured, err := New().(copyengine.Incremental).Capture(context.Background(), base, time.Time{}, openDir(t, s.source()), store, 0,
+		func(string, string) {}, note)
+	assert.NilError(t, err)
+	note(0, 0)
+	done := make(chan error)
+	go func() {
+		_, err := captured.Finish(context.Background())
+		done <- err
+	}()
+	for ended := false; !ended; {
+		select {
+		case err = <-done:
+			ended = true
+		default:
+			note(0, 0)
+		}
+	}
+	assert.NilError(t, err)
+	assert.Assert(t, peak-before < most, "%d MiB", (peak-before)>>20)
 }
 
 // What is kept until it is stored follows what has changed, in blocks, and is

@@ -2,10 +2,8 @@ package pack
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"io"
 	"os"
 	"strings"
@@ -13,9 +11,9 @@ import (
 	"github.com/snaprestore/snaprestore/restore/copyengine"
 )
 
-// blockSize is the part of a segment that is compared on its own: the page of
-// most databases. Halves of it would cost more notes than they save of what is
-// kept.
+// blockSize is the part of a segment that is compared on its own, in bytes: the
+// page of a database, or half of one. Larger ones would put more aside of a page
+// that changed, smaller ones cost more notes.
 const (
 	blockSize  = 8 << 10
 	blockCount = frameSize / blockSize // at most 256: their numbers are bytes
@@ -23,17 +21,6 @@ const (
 
 // none is the number of no segment.
 const none = -1
-
-// blockSum is what a block is known by: hashes that are keyed by two numbers of
-// this process, 128 bits. Nobody outside of it can make two blocks that have the
-// same, and by chance two have it as often as a sum of that length lets them.
-type blockSum [2]uint64
-
-var seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
-
-func sumBlock(b []byte) blockSum {
-	return blockSum{maphash.Bytes(seeds[0], b), maphash.Bytes(seeds[1], b)}
-}
 
 // note says what the blocks of a segment are known by, and of which content
 // that is.
@@ -43,13 +30,13 @@ type note struct {
 }
 
 // noteSize is the length of a note in its file.
-const noteSize = sha256.Size + blockCount*16
+const noteSize = sha256.Size + blockCount*blockSumSize
 
 // read notes the blocks of content.
 func (n *note) read(content []byte) {
 	for i := 0; len(content) > 0; i++ {
 		block := content[:min(len(content), blockSize)]
-		n.blocks[i] = sumBlock(block)
+		sumBlock(block, &n.blocks[i])
 		content = content[len(block):]
 	}
 }
@@ -96,9 +83,8 @@ func (n *notes) close() {
 func (n *notes) put(at int64, one *note) error {
 	var b [noteSize]byte
 	to := append(b[:0], one.of[:]...)
-	for _, s := range one.blocks {
-		to = binary.LittleEndian.AppendUint64(to, s[0])
-		to = binary.LittleEndian.AppendUint64(to, s[1])
+	for i := range one.blocks {
+		to = append(to, one.blocks[i][:]...)
 	}
 	if _, err := n.f.WriteAt(to, at*noteSize); err != nil {
 		return fmt.Errorf("note blocks: %w", err)
@@ -129,8 +115,7 @@ func (n *notes) find(at int64, f *frame) (*note, bool) {
 		return nil, false // a gap in the file, where nothing was noted
 	}
 	for i := range one.blocks {
-		at := b[sha256.Size+16*i:]
-		one.blocks[i] = blockSum{binary.LittleEndian.Uint64(at), binary.LittleEndian.Uint64(at[8:])}
+		one.blocks[i] = blockSum(b[sha256.Size+blockSumSize*i:])
 	}
 	return one, true
 }
@@ -151,7 +136,7 @@ func (j *job) compare(was *note) {
 	for i := 0; len(content) > 0; i++ {
 		block := content[:min(len(content), blockSize)]
 		content = content[len(block):]
-		if sumBlock(block) == was.blocks[i] {
+		if sumBlock(block, &j.sum); j.sum == was.blocks[i] {
 			continue
 		}
 		j.blocks = append(j.blocks, byte(i))
@@ -169,7 +154,9 @@ func (j *job) compare(was *note) {
 // patch makes the content of a segment of its frame in f and the blocks that
 // have changed.
 func (j *job) patch(b *buffers, f *os.File) error {
+	b.in = j.out[:cap(j.out)] // which is not in use yet
 	whole, err := b.read(f, *j.same)
+	j.out, b.in = b.in[:0], nil
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,7 @@ type job struct {
 	// content.
 	patched bool
 	blocks  []byte
+	sum     blockSum // of the block that is compared
 
 	ready chan struct{}
 	err   error // valid once ready
