@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -278,13 +279,16 @@ func TestWhatChangesWhileAWorkloadIsCopiedAheadIsInTheSnapshot(t *testing.T) {
 			rand.NewChaCha8([32]byte{}).Read(large)
 			assert.NilError(t, os.WriteFile(filepath.Join(db, "large"), large, 0o600))
 			ahead := 0
+			var last sync.Once
 			e.Hook = func(c enginetest.Call) error {
-				if (c.Method == "Pause" || c.Method == "Stop") && !c.Done && ahead == 0 {
-					ahead = len(stored)
-					write(t, db, "written at the last moment")
-					assert.Check(t, os.Remove(filepath.Join(db, "gone")))
-					assert.Check(t, os.WriteFile(filepath.Join(db, "grows"), []byte("one two"), 0o600))
-					assert.Check(t, os.WriteFile(filepath.Join(db, "came"), []byte("came"), 0o600))
+				if (c.Method == "Pause" || c.Method == "Stop") && !c.Done {
+					last.Do(func() { // containers are paused at once
+						ahead = len(stored)
+						write(t, db, "written at the last moment")
+						assert.Check(t, os.Remove(filepath.Join(db, "gone")))
+						assert.Check(t, os.WriteFile(filepath.Join(db, "grows"), []byte("one two"), 0o600))
+						assert.Check(t, os.WriteFile(filepath.Join(db, "came"), []byte("came"), 0o600))
+					})
 				}
 				return nil
 			}
