@@ -22,13 +22,13 @@ func (m *Maker) Clone(n *Node, each func(bytes int64) error) error {
 		return err
 	}
 	defer dir.release()
-	fd, err := openat(dir.fd, base(n.Path), unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
+	fd, has, err := m.files.create(dir, &n.Entry, unix.O_RDWR)
 	if err != nil {
-		return pathErr("create", n.Path, err)
+		return err
 	}
 	err = m.share(fd, n, each)
 	if err == nil {
-		err = dress(fd, &n.Entry)
+		err = dress(fd, &n.Entry, has)
 	}
 	if closed := unix.Close(fd); err == nil && closed != unix.EINTR {
 		err = pathErr("close", n.Path, closed)

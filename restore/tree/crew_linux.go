@@ -51,9 +51,10 @@ func newCrew() *crew {
 func (c *crew) work(queue chan job) {
 	defer c.workers.Done()
 	none := func(int64) error { return nil }
+	var files nature
 	for j := range queue {
 		if c.failed.Load() == nil {
-			if err := makeFile(j.dir, &j.entry, bytes.NewReader(j.content), j.content, none); err != nil {
+			if err := files.makeFile(j.dir, &j.entry, bytes.NewReader(j.content), j.content, none); err != nil {
 				c.failed.CompareAndSwap(nil, &err)
 			}
 		}

@@ -8,7 +8,11 @@ import (
 
 // Hand makes files in the tree of a Maker from another goroutine: each
 // goroutine has a Hand of its own. The directories must have been made.
-type Hand struct{ dirs dirs }
+type Hand struct {
+	dirs   dirs
+	files  nature
+	behind *behind
+}
 
 // Hand gives a new one. It is closed by who asked for it.
 func (m *Maker) Hand() (*Hand, error) {
@@ -24,7 +28,7 @@ func (m *Maker) Hand() (*Hand, error) {
 	if err != nil {
 		return nil, pathErr("open", ".", err)
 	}
-	return &Hand{dirs{path: ".", stack: []step{{h: hold(fd)}}}}, nil
+	return &Hand{dirs: dirs{path: ".", stack: []step{{h: hold(fd)}}}, behind: m.behind}, nil
 }
 
 // Close frees what the hand holds.
@@ -37,7 +41,7 @@ func (h *Hand) File(e *Entry, content []byte) error {
 		return err
 	}
 	defer dir.release()
-	g, err := begin(dir, e)
+	g, err := h.files.begin(dir, e, h.behind)
 	if err != nil {
 		return err
 	}
@@ -49,6 +53,7 @@ func (h *Hand) File(e *Entry, content []byte) error {
 	if end := g.Release(err == nil); err == nil {
 		err = end
 	}
+	h.behind.wrote(perFile)
 	return err
 }
 
@@ -56,6 +61,8 @@ func (h *Hand) File(e *Entry, content []byte) error {
 type Growing struct {
 	entry  Entry
 	fd     int
+	has    born
+	behind *behind
 	users  atomic.Int32
 	failed atomic.Bool
 }
@@ -67,15 +74,15 @@ func (m *Maker) Begin(e *Entry) (*Growing, error) {
 		return nil, err
 	}
 	defer dir.release()
-	return begin(dir, e)
+	return m.files.begin(dir, e, m.behind)
 }
 
-func begin(dir *held, e *Entry) (*Growing, error) {
-	fd, err := openat(dir.fd, base(e.Path), unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
+func (n *nature) begin(dir *held, e *Entry, b *behind) (*Growing, error) {
+	fd, has, err := n.create(dir, e, unix.O_WRONLY)
 	if err != nil {
-		return nil, pathErr("create", e.Path, err)
+		return nil, err
 	}
-	g := &Growing{entry: *e, fd: fd}
+	g := &Growing{entry: *e, fd: fd, has: has, behind: b}
 	g.users.Store(1)
 	return g, nil
 }
@@ -95,6 +102,7 @@ func (g *Growing) Write(parts []Extent, content []byte) error {
 				return pathErr("write", g.entry.Path, err)
 			}
 			part, x.Offset = part[n:], x.Offset+int64(n)
+			g.behind.wrote(int64(n))
 		}
 	}
 	return nil
@@ -118,7 +126,7 @@ func (g *Growing) Release(right bool) (err error) {
 		err = pathErr("truncate", e.Path, retry(func() error { return unix.Ftruncate(g.fd, e.Size) }))
 	}
 	if err == nil {
-		err = dress(g.fd, e)
+		err = dress(g.fd, e, g.has)
 	}
 	// Some file systems say at the close that there is no space.
 	if closed := unix.Close(g.fd); err == nil && closed != unix.EINTR {

@@ -14,11 +14,13 @@ import (
 
 // Maker makes a tree entry by entry in an empty directory.
 type Maker struct {
-	dirs  dirs
-	crew  *crew
-	made  []Entry        // directories, whose attributes are set at the end
-	index map[string]int // of implied directories in made
-	buf   []byte
+	dirs   dirs
+	crew   *crew
+	files  nature
+	behind *behind
+	made   []Entry        // directories, whose attributes are set at the end
+	index  map[string]int // of implied directories in made
+	buf    []byte
 }
 
 // NewMaker begins a tree in the directory root. What root itself passes on to
@@ -39,6 +41,9 @@ func NewMaker(root *os.Root) (*Maker, error) {
 	if err == nil {
 		err = removeXattr(fd, "system.posix_acl_default")
 	}
+	if err == nil {
+		m.behind, err = newBehind(root)
+	}
 	if err != nil {
 		m.dirs.close()
 		return nil, fmt.Errorf("prepare tree: %w", err)
@@ -58,20 +63,22 @@ func removeXattr(fd int, name string) error {
 // Close ends the work in the background and frees what the maker holds.
 func (m *Maker) Close() {
 	m.crew.close()
+	m.behind.end()
 	m.dirs.close()
 }
 
 // Make makes one entry; content gives a file's Stored bytes. Each is called
 // with the bytes taken since its last call; an error of it ends Make. A small
 // file may still be in the making when Make returns: its error comes from a
-// later call, of Finish at the latest. Directories that e's path needs and that are not there yet belong to root,
-// mode 0755, unless an entry of their own follows.
+// later call, of Finish at the latest, as does one of writing out. Directories
+// that e's path needs and that are not there yet belong to root, mode 0755,
+// unless an entry of their own follows.
 func (m *Maker) Make(e *Entry, content io.Reader, each func(bytes int64) error) error {
 	if e.Path == "." {
 		m.made = append(m.made, *e)
 		return nil
 	}
-	if err := m.crew.err(); err != nil {
+	if err := errors.Join(m.crew.err(), m.behind.err()); err != nil {
 		return err
 	}
 	dir, err := m.parent(e.Path)
@@ -87,9 +94,13 @@ func (m *Maker) Make(e *Entry, content io.Reader, each func(bytes int64) error) 
 			if err = m.crew.take(dir, e, content); err == nil && n > 0 {
 				err = each(n)
 			}
+			m.behind.wrote(n + perFile)
 			break
 		}
-		err = makeFile(dir, e, content, m.buf, each)
+		err = m.files.makeFile(dir, e, content, m.buf, func(n int64) error {
+			m.behind.wrote(n)
+			return each(n)
+		})
 	case Symlink:
 		err = m.symlink(dir, e)
 	case HardLink:
@@ -132,14 +143,14 @@ func (m *Maker) directory(dir *held, e *Entry) error {
 
 // makeFile makes a file: content, then owner, since that takes setuid and
 // capabilities off, then mode, then attributes, which an ACL needs, then time.
-func makeFile(dir *held, e *Entry, content io.Reader, buf []byte, each func(int64) error) error {
-	fd, err := openat(dir.fd, base(e.Path), unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
+func (n *nature) makeFile(dir *held, e *Entry, content io.Reader, buf []byte, each func(int64) error) error {
+	fd, has, err := n.create(dir, e, unix.O_WRONLY)
 	if err != nil {
-		return pathErr("create", e.Path, err)
+		return err
 	}
 	err = fill(fd, e, content, buf, each)
 	if err == nil {
-		err = dress(fd, e)
+		err = dress(fd, e, has)
 	}
 	// Some file systems say at the close that there is no space.
 	if closed := unix.Close(fd); err == nil && closed != unix.EINTR {
@@ -185,13 +196,18 @@ func write(fd int, e *Entry, x Extent, content io.Reader, buf []byte, each func(
 	return nil
 }
 
-// dress gives an open file or directory its owner, mode, attributes and time.
-func dress(fd int, e *Entry) error {
-	if err := retry(func() error { return unix.Fchown(fd, int(e.UID), int(e.GID)) }); err != nil {
-		return pathErr("chown", e.Path, err)
+// dress gives an open file or directory its owner, mode, attributes and time,
+// but for those that it is known to have.
+func dress(fd int, e *Entry, has born) error {
+	if !has.known || has.uid != e.UID || has.gid != e.GID {
+		if err := retry(func() error { return unix.Fchown(fd, int(e.UID), int(e.GID)) }); err != nil {
+			return pathErr("chown", e.Path, err)
+		}
 	}
-	if err := retry(func() error { return unix.Fchmod(fd, e.Mode) }); err != nil {
-		return pathErr("chmod", e.Path, err)
+	if !has.known || has.mode != e.Mode {
+		if err := retry(func() error { return unix.Fchmod(fd, e.Mode) }); err != nil {
+			return pathErr("chmod", e.Path, err)
+		}
 	}
 	for _, x := range e.Xattrs {
 		err := retry(func() error { return unix.Fsetxattr(fd, x.Name, []byte(x.Value), 0) })
@@ -318,10 +334,15 @@ func (m *Maker) Finish() error {
 			return err
 		}
 	}
-	if top < 0 {
-		return m.dressDirectory(&Entry{Path: ".", Type: Directory, Mode: 0o755, ModTime: time.Now()})
+	first := &Entry{Path: ".", Type: Directory, Mode: 0o755, ModTime: time.Now()}
+	if top >= 0 {
+		first = &m.made[top]
 	}
-	return m.dressDirectory(&m.made[top])
+	if err := m.dressDirectory(first); err != nil {
+		return err
+	}
+	m.behind.end()
+	return m.behind.err()
 }
 
 func (m *Maker) dressDirectory(e *Entry) error {
@@ -335,7 +356,7 @@ func (m *Maker) dressDirectory(e *Entry) error {
 			return err
 		}
 	}
-	return dress(dir.fd, e)
+	return dress(dir.fd, e, born{})
 }
 
 // strip takes attributes off the top that the stored one does not have. Those

@@ -8,7 +8,8 @@
 // their attributes last and deepest first, since what is made in a directory
 // changes its times and may be forbidden or changed by its mode and ACL.
 //
-// Nothing is synced. A crash leaves a part of a tree, for the caller to delete.
+// Nothing is synced for good: a large tree is written out while it is made, so
+// that the caller's sync has less to do. A crash leaves a part of a tree, for the caller to delete.
 package tree
 
 import "time"
