@@ -26,7 +26,9 @@ type packer struct {
 	rec      *recorder
 	p        copyengine.Progress
 	waiting  []waiting // in the walk's order
-	segments int64     // so far
+	fetch    *tree.Fetcher
+	fetches  bool  // fetch was asked for
+	segments int64 // so far
 	bytes    int64
 	files    int64
 }
@@ -86,6 +88,7 @@ func (k *packer) pack(root *os.Root, skipped func(path, reason string)) (err err
 	if k.job, err = k.line.next(); err != nil {
 		return err
 	}
+	defer func() { k.fetch.Close() }()
 	var known func(*tree.Node) bool
 	if k.base != nil {
 		known = k.known
@@ -99,6 +102,15 @@ func (k *packer) pack(root *os.Root, skipped func(path, reason string)) (err err
 	k.line.submit(k.job)
 	k.job = nil
 	return nil
+}
+
+// fetcher gives what reads files that are not in memory, made when the first
+// is met.
+func (k *packer) fetcher() *tree.Fetcher {
+	if !k.fetches {
+		k.fetches, k.fetch = true, tree.NewFetcher(ahead+1)
+	}
+	return k.fetch
 }
 
 // drop closes the files that wait to be read.
@@ -156,7 +168,9 @@ func (k *packer) visit(n *tree.Node) error {
 	}
 	if size > 0 && w.old == nil {
 		n.Keep()
-		n.Ahead()
+		if !k.fetcher().Fetch(n) {
+			n.Ahead()
+		}
 	}
 	k.waiting = append(k.waiting, w)
 	return k.settle(ahead)
@@ -265,15 +279,25 @@ func (k *packer) take(w waiting) error {
 			return err
 		}
 		k.job.content = k.job.content[:at+int(size)]
-		to := k.job.content[at:]
-		for _, x := range partsOf(&n.Entry) {
-			if err := n.ReadAt(to[:x.Length], x.Offset); err != nil {
-				return err
-			}
-			to = to[x.Length:]
+		if err := k.read(n, k.job.content[at:]); err != nil {
+			return err
 		}
 	}
 	k.record(n, size, at)
+	return nil
+}
+
+// read reads the content of a small file.
+func (k *packer) read(n *tree.Node, to []byte) error {
+	if !n.Sparse {
+		return k.fetch.Fetched(n, to)
+	}
+	for _, x := range n.Data {
+		if err := n.ReadAt(to[:x.Length], x.Offset); err != nil {
+			return err
+		}
+		to = to[x.Length:]
+	}
 	return nil
 }
 

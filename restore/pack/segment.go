@@ -34,11 +34,3 @@ func (s *segments) next() (parts []tree.Extent, n int64, ok bool) {
 	}
 	return parts, n, true
 }
-
-// partsOf are the parts of a file that hold data.
-func partsOf(e *tree.Entry) []tree.Extent {
-	if !e.Sparse {
-		return []tree.Extent{{Offset: 0, Length: e.Size}}
-	}
-	return e.Data
-}

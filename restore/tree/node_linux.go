@@ -27,9 +27,10 @@ type Node struct {
 	Inode   uint64
 	Changed time.Time
 
-	kept bool
-	in   int    // the open directory of a file that was not opened
-	name string // its name there, "" after the visit and of all others
+	kept    bool
+	fetched int    // one more than the slot of a Fetcher that has its content, or 0
+	in      int    // the open directory of a file that was not opened
+	name    string // its name there, "" after the visit and of all others
 }
 
 // Keep takes the descriptor over from the walk: who calls it closes the node.
