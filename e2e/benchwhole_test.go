@@ -136,6 +136,13 @@ func (b *bench) many() {
 		took, _ = b.timed("ls")
 		note("ls", "s", took)
 		b.forget()
+		p := peers{b} // whether others grow by as much
+		b.took("tar cf - -C " + b.VolumePath(volume.name) + " . | zstd -q -1 -T0 -f -o " + p.tarball())
+		p.fresh()
+		took, _ = b.took("zstd -q -dc " + p.tarball() + " | tar xpf - -C " + p.back() + " && sync -f " + p.back())
+		note("zstd | tar, sync", "s", took)
+		must(b.t, os.RemoveAll(p.back()))
+		unix.Sync()
 	}
 }
 
