@@ -45,15 +45,13 @@ type slot struct {
 // control and completion are the kernel's struct iocb and io_event
 // (include/uapi/linux/aio_abi.h).
 type control struct {
-	data     uint64
-	_        uint64 // key and flags
-	opcode   uint16 // 0 is IOCB_CMD_PREAD
-	priority int16
-	fd       uint32
-	buf      uint64
-	length   uint64
-	offset   int64
-	_        [2]uint64
+	data   uint64
+	_      uint64    // key and flags
+	_      [2]uint16 // opcode, of which 0 is IOCB_CMD_PREAD, and priority
+	fd     uint32
+	buf    uint64
+	length uint64
+	_      [3]uint64 // offset, and what is not used
 }
 
 type completion struct {
