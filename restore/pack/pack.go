@@ -30,9 +30,9 @@
 // An index names entries by their directory and one element, ascending, so that
 // it cannot name the same path twice or anything outside of the tree.
 //
-// Files that the kernel does not have in memory are opened and announced to it
-// (POSIX_FADV_WILLNEED) well before they are read: a disk is three times as
-// fast with a hundred small files to look for (measured).
+// Small files that the kernel does not have in memory are opened and read many
+// at a time (tree.Fetcher), or announced to it (POSIX_FADV_WILLNEED) well before
+// they are read: a disk is faster with a hundred of them to look for (measured).
 //
 // A crash leaves a torn <index>.pack, <index>.blocks (notes) or a part of a tree,
 // under names that nobody reads before the caller made the whole visible. What was

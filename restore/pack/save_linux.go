@@ -10,7 +10,7 @@ import (
 	"github.com/snaprestore/snaprestore/restore/tree"
 )
 
-// ahead is how many small files are announced to the kernel before the first
+// ahead is how many small files are asked for before the first
 // of them is read.
 const ahead = 128
 

@@ -11,9 +11,9 @@ import (
 // are asked for together are handed to the kernel in one call (io_submit, with
 // O_DIRECT), so that files which lie side by side on the disk, as those of a
 // directory mostly do, become one read of it: of 100,000 files of 4 KiB 3,000
-// reads were made instead of 101,000, in half the time (measured on ext4). They
-// take no place in the kernel's memory, where they would push out what the
-// workload reads.
+// reads were made instead of 101,000, and a snapshot took a fifth less (measured
+// on ext4). They take no place in the kernel's memory, where they would push out
+// what the workload reads.
 //
 // A Fetcher is used by one goroutine. A nil one fetches nothing, and neither
 // does one where the kernel or the file system refuses: then Fetched reads as
