@@ -51,7 +51,7 @@ func TestAStoppedWorkloadALatestSnapshotAndAnOlderArchive(t *testing.T) {
 	if got := f.Generation(sums); got != "first" {
 		t.Errorf("the volumes have generation %s", got)
 	}
-	if up := f.Docker("ps", "--quiet").OK(t).Line(); up != "" {
+	if up := f.Docker("ps", "--quiet", "--filter", "label=com.docker.compose.project=pair").OK(t).Line(); up != "" {
 		t.Errorf("%s runs, after\n%s", up, r.Stderr)
 	}
 	f.Up()
