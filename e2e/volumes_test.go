@@ -24,13 +24,17 @@ func WithEachDriver(t *testing.T, scenario func(t *testing.T, driver string)) {
 	chosen := drivers[crc32.ChecksumIEEE([]byte(t.Name()))%2]
 	for _, driver := range drivers {
 		t.Run(driver, func(t *testing.T) {
-			if environment("SNAPRESTORE_E2E_DRIVERS", "each") == "one" && driver != chosen {
+			if oneDriver() && driver != chosen {
 				t.Skipf("on this engine with the driver %s only: SNAPRESTORE_E2E_DRIVERS is \"one\"", chosen)
 			}
 			scenario(t, driver)
 		})
 	}
 }
+
+// oneDriver reports whether scenarios are to run with the volumes of one driver
+// only.
+func oneDriver() bool { return environment("SNAPRESTORE_E2E_DRIVERS", "each") == "one" }
 
 // Serve makes the engine able to have volumes of a driver.
 func (e *Engine) Serve(driver string) *Engine {
