@@ -97,11 +97,7 @@ func (f *Fetcher) Fetch(n *Node) bool {
 	if f == nil || n.Size > slotSize || n.Sparse || len(f.free) == 0 || !f.absent(n) {
 		return false
 	}
-	flags, err := unix.FcntlInt(uintptr(n.FD), unix.F_GETFL, 0)
-	if err != nil {
-		return false
-	}
-	if _, err := unix.FcntlInt(uintptr(n.FD), unix.F_SETFL, flags|unix.O_DIRECT); err != nil {
+	if n.around() != nil {
 		return false
 	}
 	i := f.free[len(f.free)-1]
@@ -117,6 +113,18 @@ func (f *Fetcher) Fetch(n *Node) bool {
 		f.submit()
 	}
 	return true
+}
+
+// around makes reads go around the kernel's memory. Of the other flags those
+// that can be set stay as openat has set them; who may not forgo the time of the
+// last access could not there either.
+func (n *Node) around() error {
+	flags := unix.O_DIRECT | unix.O_NONBLOCK
+	_, err := unix.FcntlInt(uintptr(n.FD), unix.F_SETFL, flags|unix.O_NOATIME)
+	if err == unix.EPERM {
+		_, err = unix.FcntlInt(uintptr(n.FD), unix.F_SETFL, flags)
+	}
+	return err
 }
 
 // absent tells that nothing of a file is in memory: to read around it what is

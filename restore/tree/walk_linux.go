@@ -301,8 +301,10 @@ func (w *walker) file(l *level, st *unix.Statx_t) error {
 	if n.Xattrs, err = attributes(l.fd); err != nil {
 		return pathErr("read", l.path, err)
 	}
-	if err := n.findHoles(); err != nil {
-		return err
+	if !solid(n, st) {
+		if err := n.findHoles(); err != nil {
+			return err
+		}
 	}
 	if err := w.visit(n); err != nil {
 		return err
