@@ -76,7 +76,7 @@ type pipeline struct {
 // begin starts the goroutines, whose priority is that of the caller. Each worker
 // has a function of its own to prepare with.
 func (l *pipeline) begin(prepare func() func(*job) error, take func(*job) error) {
-	n := workers() + 2
+	n := workers() + 1 // with another 2 MiB of memory for one more it was no faster (measured)
 	l.free, l.work, l.queue, l.done = make(chan *job, n), make(chan *job, n), make(chan *job, n), make(chan struct{})
 	for range n {
 		l.free <- &job{ready: make(chan struct{}, 1)}
