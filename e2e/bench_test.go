@@ -174,8 +174,8 @@ func (b *bench) cold() {
 	must(b.t, os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0))
 	root := b.VolumePath(benchTiny)
 	b.took("tar cf - -C " + root + " . | zstd -q -1 -T0 -f -o " + filepath.Join(b.side, "tiny.tar.zst"))
-	_, r := b.timed("create", "--consistency", "live", benchTiny)
-	b.CLI("rm", r.Line()).OK(b.t)
+	id := b.CLI("create", "--consistency", "live", benchTiny).OK(b.t).Line()
+	b.CLI("rm", id).OK(b.t)
 	unix.Sync()
 }
 

@@ -225,14 +225,14 @@ func (e *Entry) describe(st *unix.Statx_t) bool {
 }
 
 // solidSize is the size of a file up to which it is not asked for holes that
-// its blocks say are not there. The four blocks of it are four extents at most,
+// its blocks say are not there. Four blocks of 4 KiB are four extents at most,
 // which lie in ext4's inode itself, so that nothing else of it is a block.
 const solidSize = 16 << 10
 
 // solid tells of a small file that it has no holes, without a look for them,
 // which is a system call in six: it takes as much of the disk as it has content,
-// and has no attributes that might take some, too. Space that was set aside but
-// never written to counts as content; what is in it, zeros, comes back.
+// and has no attributes that might take some, too. Where a file system counts
+// other blocks, such as those set aside for it, a hole comes back as zeros.
 func solid(n *Node, st *unix.Statx_t) bool {
 	return n.Size <= solidSize && len(n.Xattrs) == 0 && int64(st.Blocks)*512 >= n.Size
 }
