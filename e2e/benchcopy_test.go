@@ -33,7 +33,7 @@ func (p peers) restic() string {
 func (p peers) fresh() {
 	must(p.b.t, os.RemoveAll(p.back()))
 	must(p.b.t, os.Mkdir(p.back(), 0o700))
-	unix.Sync()
+	p.b.settle()
 }
 
 // measure goes through everything with one data set.
@@ -107,7 +107,7 @@ func (b *bench) again(d dataset, p peers, volume, root string, round int) {
 		if what != "nothing changed" {
 			change(b.t, root, round)
 		}
-		unix.Sync()
+		b.settle()
 		wait := time.Now().Add(3 * time.Second)
 		for time.Now().Before(wait) {
 			time.Sleep(100 * time.Millisecond) // what was written just now is read again

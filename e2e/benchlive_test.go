@@ -79,6 +79,7 @@ func (b *bench) database() {
 	root := b.VolumePath("bench_db")
 	metric := fmt.Sprintf("pause of a database under load (pgbench, %.1f GB)", b.size(root)/1000)
 	for round := range b.rounds {
+		b.settle()
 		turns(round, func() {
 			b.rows.note(metric, "s", "", b.made("--container", "db").Pause.Seconds())
 		}, func() {

@@ -123,7 +123,7 @@ func (b *bench) many() {
 	}{{"bench_some", 100_000}, {"bench_many", 1_000_000}} {
 		b.Docker("volume", "create", volume.name).OK(b.t)
 		fillTiny(b.t, b.VolumePath(volume.name), int(float64(volume.files)*b.scale))
-		unix.Sync()
+		b.settle()
 		note := func(metric, unit string, value float64) {
 			peer := "" // the larger
 			if volume.name == "bench_some" {
@@ -137,6 +137,7 @@ func (b *bench) many() {
 		began := time.Now()
 		b.CLI("restore", "--dry-run", r.Line()).OK(b.t)
 		note("plan of a restore", "s", time.Since(began).Seconds())
+		b.settle()
 		_, took, all, _ = b.peak("restore", "--force", r.Line())
 		note("restore", "s", took)
 		note("peak memory of a restore", "MB", all)
@@ -144,6 +145,7 @@ func (b *bench) many() {
 		note("ls", "s", took)
 		b.forget()
 		p := peers{b} // whether others grow by as much
+		b.settle()
 		b.took("tar cf - -C " + b.VolumePath(volume.name) + " . | zstd -q -1 -T0 -f -o " + p.tarball())
 		p.fresh()
 		took, _ = b.took("zstd -q -dc " + p.tarball() + " | tar xpf - -C " + p.back() + " && sync -f " + p.back())
