@@ -83,8 +83,12 @@ func (b *bench) list() {
 			ours, _ := b.timed("ls", "-q")
 			b.rows.note(metric, "s", "", ours)
 		}, func() {
+			ours, _ := b.took("unshare --mount sh -c 'mount -t tmpfs none " + b.Data + " && docker snaprestore ls -q' >/dev/null")
+			b.rows.note(metric+", through the agent", "s", "", ours)
+		}, func() {
 			theirs, _ := b.took("docker volume ls -q >/dev/null")
 			b.rows.note(metric, "s", "docker volume ls", theirs)
+			b.rows.note(metric+", through the agent", "s", "docker volume ls", theirs)
 		}, func() {
 			theirs, _ := b.took("docker run --rm --network none snaprestore-demo/busybox true")
 			b.rows.note(metric, "s", "docker run true", theirs)
