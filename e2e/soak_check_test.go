@@ -122,7 +122,7 @@ func (s *soak) entangled(container string) bool {
 // runAgain waits until the containers run, and starts those that may be down.
 func (s *soak) runAgain(ops []*journal.Operation) {
 	s.t.Helper()
-	WaitFor(s.t, "the containers run", time.Minute, func() string {
+	WaitFor(s.t, "the containers run", 3*time.Minute, func() string {
 		missing := ""
 		states := s.Docker(append([]string{"inspect", "--format", "{{.Name}} {{.State.Status}} {{.HostConfig.RestartPolicy.Name}} {{.State.Error}}"},
 			s.containers...)...).OK(s.t).Line()
