@@ -31,14 +31,14 @@ const (
 func (b *bench) settle() {
 	b.t.Helper()
 	unix.Sync()
-	path := filepath.Join(b.side, "memory")
+	path := filepath.Join(b.side, "filler")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	must(b.t, err)
 	defer f.Close()
 	must(b.t, f.Truncate(1<<40)) // nothing of it is on the disk
-	most := int64(float64(memory(b, "MemTotal")) * b.scale)
+	most := int64(float64(b.meminfo("MemTotal")) * b.scale)
 	for read := int64(0); read < most; read += benchStep {
-		free := memory(b, "MemFree")
+		free := b.meminfo("MemFree")
 		var wg sync.WaitGroup
 		for part := range int64(2) {
 			wg.Go(func() {
@@ -50,7 +50,7 @@ func (b *bench) settle() {
 		}
 		wg.Wait()
 		b.filled = (b.filled + benchStep) % (1 << 39)
-		if now := memory(b, "MemFree"); now > free-benchStep/8 {
+		if now := b.meminfo("MemFree"); now > free-benchStep/8 {
 			return // others' pages go now, not free ones
 		}
 	}
@@ -59,7 +59,7 @@ func (b *bench) settle() {
 // hold takes all memory but a part that is settled in seconds.
 func (b *bench) hold() {
 	b.t.Helper()
-	size := int64(float64(memory(b, "MemAvailable")-benchMemory) * b.scale)
+	size := int64(float64(b.meminfo("MemAvailable")-benchMemory) * b.scale)
 	if size <= 0 {
 		return
 	}
@@ -74,8 +74,8 @@ func (b *bench) hold() {
 	b.took(fmt.Sprintf("for i in 0 1; do head -c %d /dev/zero >%s/$i & done; wait", size/2, held))
 }
 
-// memory is a field of /proc/meminfo, in bytes.
-func memory(b *bench, field string) int64 {
+// meminfo is a field of /proc/meminfo, in bytes.
+func (b *bench) meminfo(field string) int64 {
 	b.t.Helper()
 	f, err := os.Open("/proc/meminfo")
 	must(b.t, err)
