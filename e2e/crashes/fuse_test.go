@@ -93,6 +93,11 @@ func (s *server) serve() error {
 			return nil // unmounted
 		case err == unix.EINTR || err == unix.ENOENT || err == unix.EAGAIN:
 			continue
+		case err == unix.ECONNABORTED:
+			// Unmounted while a request, the release of the file, was being
+			// taken (fuse_dev_do_read): the next read says so. Whoever waits for
+			// a write or a flush is told that it failed.
+			continue
 		case err != nil:
 			return fmt.Errorf("read a request: %w", err)
 		case n < fuseHeader:
