@@ -148,9 +148,23 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
 `
 
 // Start starts the engine, as the machine's service manager would, and waits
-// until it answers. Its containerd is a process of its own, as in Debian's
-// service: it outlives a dockerd that is killed.
+// until it answers.
 func (e *Engine) Start() {
+	e.t.Helper()
+	e.Boot()
+	WaitFor(e.t, "start the engine", 3*time.Minute, func() string {
+		select {
+		case <-e.dockerd.ended:
+			e.t.Fatalf("start the engine: it ended\n%s", e.tail())
+		default:
+		}
+		return unless(e.Docker("version").Code == 0, "it does not answer")
+	})
+}
+
+// Boot starts the engine and does not wait for it. Its containerd is a process
+// of its own, as in Debian's service: it outlives a dockerd that is killed.
+func (e *Engine) Boot() {
 	e.t.Helper()
 	address := filepath.Join(e.Dir, "containerd.sock")
 	if e.containerd == nil {
@@ -167,14 +181,6 @@ func (e *Engine) Start() {
 		"--cgroup-parent", "/" + e.name,
 		"--bridge", "none", "--iptables=false", "--ip-masq=false",
 	}, e.flags...)...)
-	WaitFor(e.t, "start the engine", 3*time.Minute, func() string {
-		select {
-		case <-e.dockerd.ended:
-			e.t.Fatalf("start the engine: it ended\n%s", e.tail())
-		default:
-		}
-		return unless(e.Docker("version").Code == 0, "it does not answer")
-	})
 }
 
 func (e *Engine) startContainerd(address string) {

@@ -132,6 +132,42 @@ func (f *Fleet) strikeAt(phase journal.State, begin func() *Process) (*Process, 
 	return nil, journal.Closed
 }
 
+// An engine that is killed again while the agent that it has started anew waits
+// for it: that agent, which the next boot ends, knows nothing of its operation
+// yet, and is started once more all the same. The workload is stopped, since
+// what containerd leaves of a container whose start was killed is no matter of
+// the agent's.
+func TestAnAgentIsStartedAgainHoweverOftenItsEngineIsKilled(t *testing.T) {
+	f := NewFleet(t)
+	sums := map[string]string{}
+	f.Fill("one")
+	f.Sums(sums, "one")
+	id := f.CLI("create", "--project", "fleet").OK(t).Line()
+	f.Fill("two")
+	f.Sums(sums, "two")
+	f.Compose(f.dir, "stop").OK(t)
+	client := f.Hold(func() {}, "restore", "--force", id)
+	f.Kill9()
+	f.SignalAgents(unix.SIGKILL)
+	client.Kill()
+	client.Wait()
+	for range 3 {
+		was := f.Agents()
+		f.Boot()
+		WaitFor(t, "the engine starts the agent anew", time.Minute, func() string {
+			now := slices.DeleteFunc(f.Agents(), func(pid int) bool { return slices.Contains(was, pid) })
+			return unless(len(now) > 0, "there is none")
+		})
+		f.Kill9()
+	}
+	f.Start()
+	last := f.WaitClosed()
+	if got := f.Generation(sums); got != "two" || last.Outcome.Result != journal.ResultRolledBack {
+		t.Errorf("a restore that was killed while it staged ended %s, and generation %q is in place", last.Outcome.Result, got)
+	}
+	f.CheckTidy(f.volumes...)
+}
+
 // Whatever is killed while a snapshot is taken: it is there whole or not at
 // all, and what was paused runs on.
 func TestACreateSurvivesKills(t *testing.T) {

@@ -21,7 +21,7 @@ type kept struct{ least, most []string }
 // snapshots are that it has made.
 func (s *soak) check(d deed, result Result) {
 	s.t.Helper()
-	s.close()
+	s.WaitClosed()
 	ops := s.news()
 	s.runAgain(ops)
 	s.WaitRows(5)
@@ -62,52 +62,6 @@ func (s *soak) news() (ops []*journal.Operation) {
 		}
 	}
 	return ops
-}
-
-// lostAfter is how long no agent may be at work before a person looks.
-const lostAfter = 30 * time.Second
-
-// close waits until every operation is closed. An engine that was killed again
-// while it started an agent anew forgets how that ended, and says 0: it leaves
-// the agent down. Then a person has it recovered.
-func (s *soak) close() {
-	s.t.Helper()
-	var since time.Time
-	WaitFor(s.t, "operations close", 5*time.Minute, func() string {
-		ops := s.Operations()
-		open := slices.IndexFunc(ops, func(op *journal.Operation) bool { return op.State != journal.Closed })
-		if open < 0 {
-			return ""
-		}
-		what := string(ops[open].Kind) + " " + ops[open].ID + " is " + string(ops[open].State)
-		switch {
-		case len(s.hit) < 2 || !s.booted.After(s.began) || !s.agentless():
-			since = time.Time{}
-		case since.IsZero():
-			since = time.Now()
-		case time.Since(since) > lostAfter:
-			s.t.Logf("agent left down: %s", what)
-			s.CLI("recover").OK(s.t)
-			s.byHand++
-			since = time.Time{}
-		}
-		return what
-	})
-}
-
-// agentless tells that every agent has ended, well as the engine has it.
-func (s *soak) agentless() bool {
-	s.t.Helper()
-	states := s.Docker("ps", "--all", "--filter", "name=snaprestore-", "--format", "{{.Status}}")
-	if states.Code != 0 {
-		return false
-	}
-	for line := range strings.Lines(states.Stdout) {
-		if !strings.HasPrefix(line, "Exited (0)") {
-			return false
-		}
-	}
-	return true
 }
 
 // entangled tells that the engine was killed while it started a container, and

@@ -41,6 +41,7 @@ func (s *server) run(ctx context.Context, config restore.Config, g *greeting) (a
 			s.begun.Store(true)
 			return s.resume(ctx, d)
 		}
+		s.unbegun.Store(true)
 	}
 	if !s.traits.blind && !g.wait() {
 		return nil, fault.New(fault.Declined, "%s: the agent ended before the operation began", r.Verb).

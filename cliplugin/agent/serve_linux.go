@@ -58,8 +58,14 @@ type server struct {
 	in      *bufio.Reader
 	out     io.Writer
 	events  *events
-	begun   atomic.Bool // an operation may be open
-	deaf    bool        // nothing more may be read from in
+	deaf    bool // nothing more may be read from in
+
+	begun atomic.Bool // an operation is about to be on record, or is
+	// unbegun tells that none is on record under the request's id.
+	unbegun atomic.Bool
+	// attended tells that a client has spoken, which it does once, to an agent
+	// that the engine starts for it and not anew.
+	attended atomic.Bool
 
 	connect func(ctx context.Context, env func(string) string, g *greeting) (*connection, error)
 	open    func(context.Context, restore.Config) (Domain, error)
@@ -70,27 +76,37 @@ type server struct {
 // serve runs the request and says how it ended.
 func (s *server) serve(ctx context.Context) int {
 	ended := make(chan int, 1)
+	refused := s.decode()
 	// The work does not see the end of ctx: it would fail, and say so, and
 	// that is not how the operation ends.
-	go func() { ended <- s.answer(context.WithoutCancel(ctx)) }()
+	go func() { ended <- s.answer(context.WithoutCancel(ctx), refused) }()
 	select {
 	case status := <-ended:
 		return status
 	case <-ctx.Done():
-		if s.begun.Load() {
+		if s.mayBeOpen() {
 			return exitContinue
 		}
 		return exitSettled
 	}
 }
 
-// answer runs the request, sends its result, and gives the exit status.
-func (s *server) answer(ctx context.Context) int {
+// mayBeOpen tells whether an operation of the request may be open. An agent that
+// has neither heard a client nor looked into the journal may have been started
+// anew for one: its engine may be killed once more while it waits for it
+// (measured).
+func (s *server) mayBeOpen() bool {
+	return s.begun.Load() || s.traits.operation && !s.attended.Load() && !s.unbegun.Load()
+}
+
+// answer runs the request unless it is refused, sends its result, and gives the
+// exit status.
+func (s *server) answer(ctx context.Context, refused error) int {
 	var conn *connection
 	var greeting *greeting
 	result, err := func() (any, error) {
-		if err := s.decode(); err != nil {
-			return nil, err
+		if refused != nil {
+			return nil, refused
 		}
 		greeting = s.greet()
 		var err error
@@ -117,10 +133,14 @@ func (s *server) answer(ctx context.Context) int {
 		}
 		return exitSettled
 	}
-	if flushed && (conn == nil || !s.begun.Load() || conn.reachable(ctx)) {
+	switch {
+	case !s.mayBeOpen():
 		return exitSettled
-	}
-	if s.begun.Load() {
+	case engineapi.Unreachable(err):
+		return exitContinue
+	case conn == nil:
+		return exitSettled // it would find nothing else the next time
+	case !flushed || !conn.reachable(ctx):
 		return exitContinue
 	}
 	return exitSettled
@@ -188,6 +208,7 @@ func (s *server) greet() *greeting {
 		defer close(g.done)
 		_, err := s.hear(s.greetTimeout)
 		g.attended = err == nil
+		s.attended.Store(g.attended)
 	}()
 	return g
 }

@@ -302,7 +302,6 @@ func TestChangingGoesOnWithoutItsClient(t *testing.T) {
 	assert.Equal(t, g.next().Type, event.Result)
 }
 
-// The exit status tells the engine whether to start the agent again.
 // A drill is of no use without its client: it is called off, and says what it
 // took back.
 func TestADrillEndsWithItsClient(t *testing.T) {
@@ -318,6 +317,7 @@ func TestADrillEndsWithItsClient(t *testing.T) {
 	assert.Equal(t, g.exit(), exitSettled)
 }
 
+// The exit status tells the engine whether to start the agent again.
 func TestTermEndsAtOnceAndTellsTheEngine(t *testing.T) {
 	working := make(chan struct{})
 	d := &domain{work: func(ctx context.Context) error { close(working); <-ctx.Done(); return ctx.Err() }}
