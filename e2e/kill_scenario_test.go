@@ -134,38 +134,56 @@ func (f *Fleet) strikeAt(phase journal.State, begin func() *Process) (*Process, 
 
 // An engine that is killed again while the agent that it has started anew waits
 // for it: that agent, which the next boot ends, knows nothing of its operation
-// yet, and is started once more all the same. The workload is stopped, since
-// what containerd leaves of a container whose start was killed is no matter of
-// the agent's.
+// yet, and is started once more all the same. The containers of a workload that
+// ran are killed in their starts too, and run in the end.
 func TestAnAgentIsStartedAgainHoweverOftenItsEngineIsKilled(t *testing.T) {
-	f := NewFleet(t)
-	sums := map[string]string{}
-	f.Fill("one")
-	f.Sums(sums, "one")
-	id := f.CLI("create", "--project", "fleet").OK(t).Line()
-	f.Fill("two")
-	f.Sums(sums, "two")
-	f.Compose(f.dir, "stop").OK(t)
-	client := f.Hold(func() {}, "restore", "--force", id)
-	f.Kill9()
-	f.SignalAgents(unix.SIGKILL)
-	client.Kill()
-	client.Wait()
-	for range 3 {
-		was := f.Agents()
-		f.Boot()
-		WaitFor(t, "the engine starts the agent anew", time.Minute, func() string {
-			now := slices.DeleteFunc(f.Agents(), func(pid int) bool { return slices.Contains(was, pid) })
-			return unless(len(now) > 0, "there is none")
+	for _, running := range []bool{false, true} {
+		t.Run("the workload "+map[bool]string{false: "is stopped", true: "runs"}[running], func(t *testing.T) {
+			f := NewFleet(t)
+			sums := map[string]string{}
+			f.Fill("one")
+			f.Sums(sums, "one")
+			id := f.CLI("create", "--project", "fleet").OK(t).Line()
+			f.Fill("two")
+			f.Sums(sums, "two")
+			identity, policies := f.Identity(f.containers...), f.Policies()
+			if !running {
+				f.Compose(f.dir, "stop").OK(t)
+			}
+			client := f.Hold(func() {}, "restore", "--force", id)
+			f.Kill9()
+			f.SignalAgents(unix.SIGKILL)
+			client.Kill()
+			client.Wait()
+			for range 3 {
+				f.BootAndKill()
+			}
+			f.Start()
+			last := f.WaitClosed()
+			if got := f.Generation(sums); got != "two" || last.Outcome.Result != journal.ResultRolledBack {
+				t.Errorf("a restore that was killed while it staged ended %s, and generation %q is in place", last.Outcome.Result, got)
+			}
+			if running {
+				f.CheckWhole(identity, policies)
+			} else {
+				f.CheckTidy(f.volumes...)
+			}
 		})
-		f.Kill9()
 	}
-	f.Start()
-	last := f.WaitClosed()
-	if got := f.Generation(sums); got != "two" || last.Outcome.Result != journal.ResultRolledBack {
-		t.Errorf("a restore that was killed while it staged ended %s, and generation %q is in place", last.Outcome.Result, got)
-	}
-	f.CheckTidy(f.volumes...)
+}
+
+// BootAndKill starts the engine, and kills it as soon as it has started an agent
+// anew, or answers: an agent that it was killed in starting, and does not know
+// of, may run already, and then no other is started (20.10: "id already in use").
+func (e *Engine) BootAndKill() {
+	e.t.Helper()
+	was := e.Agents()
+	e.Boot()
+	WaitFor(e.t, "the engine starts the agent anew", time.Minute, func() string {
+		now := slices.DeleteFunc(e.Agents(), func(pid int) bool { return slices.Contains(was, pid) })
+		return unless(len(now) > 0 || e.Docker("version").Code == 0, "there is none, and it does not answer")
+	})
+	e.Kill9()
 }
 
 // Whatever is killed while a snapshot is taken: it is there whole or not at

@@ -73,9 +73,14 @@ func (s *soak) entangled(container string) bool {
 	return s.booted.After(s.began) && s.Logged("cannot delete running task "+id) > 2
 }
 
+// clearedAfter is how long containerd may take to have what is left of a start
+// that was killed away, before a person starts it again: five seconds mostly.
+const clearedAfter = time.Minute
+
 // runAgain waits until the containers run, and starts those that may be down.
 func (s *soak) runAgain(ops []*journal.Operation) {
 	s.t.Helper()
+	began := time.Now()
 	WaitFor(s.t, "the containers run", 3*time.Minute, func() string {
 		missing := ""
 		states := s.Docker(append([]string{"inspect", "--format", "{{.Name}} {{.State.Status}} {{.HostConfig.RestartPolicy.Name}} {{.State.Error}}"},
@@ -85,9 +90,12 @@ func (s *soak) runAgain(ops []*journal.Operation) {
 			switch {
 			case state[1] == "running":
 			case state[1] == "exited" && strings.Contains(state[3], stuckFolder) && len(s.hit) > 0:
-				// No operation can mend that: a person does what its error says.
-				s.t.Logf("left down by containerd: %s", line)
-				s.RestartContainerd()
+				// No operation is there to wait for it, or can mend it: a person
+				// does what its error says.
+				if time.Since(began) > clearedAfter {
+					s.t.Logf("left down by containerd: %s", line)
+					s.RestartContainerd()
+				}
 				missing = line
 				s.Docker("start", state[0])
 				s.byHand++

@@ -12,6 +12,7 @@ var (
 	// ended meanwhile, or is being started again. The call had no effect.
 	ErrDriver = errors.New("the volume driver did not answer")
 	// ErrRemains says that the remains of an earlier start, whose engine was
-	// killed in it, were in the way of this one. It has taken them away.
+	// killed in it, were in the way of this one. It has taken them away, or
+	// containerd is about to.
 	ErrRemains = errors.New("the remains of a start that was killed were in the way")
 )

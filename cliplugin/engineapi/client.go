@@ -123,8 +123,9 @@ func remains(err error) bool {
 
 // stuck reports whether a start failed since containerd has a directory of an
 // earlier one, which was killed. No start takes that away, nor does an engine
-// that is started again: containerd does when it starts (measured, 20.10 and
-// 28.5).
+// that is started again: containerd does, some five seconds later where it has a
+// process of that start to wait for (measured, 28.5), else when it is started
+// again (measured, 20.10 and 28.5).
 func stuck(err error) bool {
 	text := err.Error()
 	return strings.Contains(text, "/io.containerd.runtime.v") && strings.Contains(text, "file exists")
@@ -148,7 +149,7 @@ func (c *Client) translate(what string, err error) error {
 	case remains(err):
 		return fmt.Errorf("%s: %w: %w", what, restore.ErrRemains, oneLine(err))
 	case stuck(err):
-		return fmt.Errorf("%s: %w (it is of a start that was killed, and goes when containerd is started again: systemctl restart containerd)", what, oneLine(err))
+		return fmt.Errorf("%s: %w: %w (they go when containerd is started again: systemctl restart containerd)", what, restore.ErrRemains, oneLine(err))
 	case cerrdefs.IsNotFound(err):
 		return fmt.Errorf("%s: %w: %w", what, restore.ErrNoSuch, err)
 	case denied(err):
