@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/snaprestore/snaprestore/journal"
 	"github.com/snaprestore/snaprestore/restore/snapshot"
 )
@@ -64,13 +66,35 @@ func (s *soak) news() (ops []*journal.Operation) {
 	return ops
 }
 
-// entangled tells that the engine was killed while it started a container, and
-// now ends each start of it by its policy itself, since its task runs from
-// before.
-func (s *soak) entangled(container string) bool {
+// disentangle has a person end the process over which the engine has started a
+// container by its policy, after it was killed while it started it: it takes the
+// end of each process for the end of the next, ends that, and so on (28.5). It
+// reports whether there was one.
+func (s *soak) disentangle(name string) bool {
 	s.t.Helper()
-	id := s.Docker("inspect", "--format", "{{.Id}}", container).OK(s.t).Line()
-	return s.booted.After(s.began) && s.Logged("cannot delete running task "+id) > 2
+	if !s.booted.After(s.began) {
+		return false
+	}
+	id := s.Docker("inspect", "--format", "{{.Id}}", name).OK(s.t).Line()
+	ends := func() int { return s.Logged(`failed to delete container from containerd" container=` + id) }
+	before := ends()
+	if before == s.told[id] {
+		return false
+	}
+	// It takes the engine two seconds each time.
+	for since := time.Now(); time.Since(since) < 4*time.Second; {
+		if ends() > before {
+			s.t.Logf("started and ended by the engine: %s", name)
+			for _, pid := range processes("no helper of the engine", "/"+id) {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+			s.byHand++
+			return true
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	s.told[id] = before
+	return false
 }
 
 // clearedAfter is how long containerd may take to have what is left of a start
@@ -88,7 +112,10 @@ func (s *soak) runAgain(ops []*journal.Operation) {
 		for _, line := range strings.Split(states, "\n") {
 			state := strings.SplitN(strings.TrimSpace(strings.TrimPrefix(line, "/"))+" ", " ", 4)
 			switch {
-			case state[1] == "running":
+			case state[1] == "running" || state[1] == "restarting":
+				if s.disentangle(state[0]) || state[1] == "restarting" {
+					missing = line
+				}
 			case state[1] == "exited" && strings.Contains(state[3], stuckFolder) && len(s.hit) > 0:
 				// No operation is there to wait for it, or can mend it: a person
 				// does what its error says.
@@ -99,12 +126,6 @@ func (s *soak) runAgain(ops []*journal.Operation) {
 				missing = line
 				s.Docker("start", state[0])
 				s.byHand++
-			case state[1] == "restarting" && s.entangled(state[0]):
-				s.t.Logf("started and ended by the engine: %s", line)
-				s.Docker("stop", state[0])
-				s.Docker("start", state[0])
-				s.byHand++
-				missing = line
 			case state[1] == "exited" && s.excused(state[0], state[2], strings.TrimSpace(state[3]), ops):
 				s.t.Logf("left down: %s", line)
 				s.Docker("start", state[0]).OK(s.t)

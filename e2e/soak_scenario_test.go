@@ -43,7 +43,7 @@ func TestSoak(t *testing.T) {
 	must(t, err)
 	seed, err := strconv.ParseUint(environment("SNAPRESTORE_SOAK_SEED", fmt.Sprint(rand.Uint32())), 10, 64)
 	must(t, err)
-	s := &soak{Bank: NewBank(t), kept: map[string]kept{}, struck: map[string]int{}, ended: map[string]int{}}
+	s := &soak{Bank: NewBank(t), kept: map[string]kept{}, struck: map[string]int{}, ended: map[string]int{}, told: map[string]int{}}
 	s.identity, s.policies = s.Identity(s.containers...), s.Policies()
 	s.before = s.Ledger(s.copies[len(s.copies)-1])
 	first := deed{verb: "create", args: []string{"--project", "bank"}}
@@ -78,6 +78,7 @@ type soak struct {
 
 	struck map[string]int // kills, by victim and phase
 	ended  map[string]int // rounds, by operation and outcome
+	told   map[string]int // what the log of the engine had of each container, and is explained
 	byHand int            // starts of containers that an engine had left down
 }
 

@@ -88,7 +88,8 @@ type Container struct {
 	Health      string // starting, healthy, unhealthy, "" without a check
 	ExitCode    int
 	StartedAt   time.Time
-	StopTimeout *int // the container's own, seconds
+	FinishedAt  time.Time // of its last process; zero where there was none
+	StopTimeout *int      // the container's own, seconds
 	// Network is its mode where that is "none" or "container:ID", else "".
 	Network string
 	// Reach is what it has of the host beside its mounts ("the host's network",

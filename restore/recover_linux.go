@@ -138,6 +138,7 @@ func (d *Domain) Resume(ctx context.Context, id string) (_ plan.Restored, err er
 	defer held.Release()
 	d.say(op.ID, event.Event{Type: event.Started, Verb: "recover",
 		Message: fmt.Sprintf("%s %s, which was %s", op.Kind, op.ID, op.State)})
+	d.endStrays(ctx, op)
 	for _, r := range recoveries {
 		if r.State == op.State {
 			return r.Action(d, ctx, log)

@@ -46,6 +46,7 @@ var capabilities = []string{
 	"DAC_OVERRIDE", // read and write whatever the mode says
 	"FOWNER",       // modes, times and attributes of others' files
 	"FSETID",       // keep set-id bits of others' files
+	"KILL",         // end processes of others that the engine has forgotten
 	"MKNOD",        // device nodes in volumes
 	"SETFCAP",      // file capabilities
 	"SYS_ADMIN",    // trusted.* and security.* attributes

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -157,6 +158,18 @@ var probes = []struct {
 			err = errors.New("the bit was dropped")
 		}
 		return err
+	}},
+	{"KILL", func(file string) error {
+		// Of a process of user 4711.
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		pid, err := strconv.Atoi(string(text))
+		if err != nil {
+			return err
+		}
+		return unix.Kill(pid, 0)
 	}},
 	{"MKNOD", func(file string) error { return unix.Mknod(file+".dev", unix.S_IFCHR|0o600, 1<<8|3) }},
 	{"SETFCAP", func(file string) error {

@@ -8,8 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,9 +30,13 @@ func (e *engineProcess) see(c *Client) (able map[string]bool, detail map[string]
 	e.t.Helper()
 	assert.NilError(e.t, os.RemoveAll(e.state("")))
 	assert.NilError(e.t, os.Mkdir(e.state(""), 0o700))
+	other := exec.Command("sleep", "600")
+	other.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 4711, Gid: 4711}}
+	assert.NilError(e.t, other.Start())
+	defer func() { _, _ = other.Process.Kill(), other.Wait() }()
 	for _, p := range probes {
 		file := e.state(p.capability)
-		assert.NilError(e.t, os.WriteFile(file, nil, 0))
+		assert.NilError(e.t, os.WriteFile(file, []byte(strconv.Itoa(other.Process.Pid)), 0))
 		assert.NilError(e.t, os.Chmod(file, 0))
 		assert.NilError(e.t, os.Lchown(file, 4711, 4711))
 	}
@@ -52,7 +58,7 @@ func TestAgentHasWhatItNeedsAndNoMore(t *testing.T) {
 		assert.Check(t, able[what], "%s: %s", what, detail[what])
 	}
 	// Bits of include/uapi/linux/capability.h, in the order of the list.
-	assert.Check(t, is.Equal(detail["capabilities"], "000000008828001b"))
+	assert.Check(t, is.Equal(detail["capabilities"], "000000008828003b"))
 	assert.Check(t, is.Equal(detail["privileges"], "1"), "NoNewPrivs")
 	assert.Check(t, is.Equal(detail["interface"], "lo"), "the last one")
 	e.until("nothing is left of the agents", func() bool { return len(e.agents()) == 0 })

@@ -182,6 +182,9 @@ func (c *Client) Container(ctx context.Context, id string) (out restore.Containe
 		if t, err := time.Parse(time.RFC3339Nano, s.StartedAt); err == nil && t.Year() > 1 {
 			out.StartedAt = t
 		}
+		if t, err := time.Parse(time.RFC3339Nano, s.FinishedAt); err == nil && t.Year() > 1 {
+			out.FinishedAt = t
+		}
 	}
 	return out, nil
 }
