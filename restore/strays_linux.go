@@ -19,9 +19,11 @@ import (
 
 // Times of ending what an engine has forgotten.
 const (
-	// strayInterval is the pause between two looks at a container, which must
-	// agree, and between those at its end.
-	strayInterval = 200 * time.Millisecond
+	// strayAge is the pause between the two looks that must agree: a container
+	// that is being started has a process before the engine has it up, too.
+	strayAge = time.Second
+	// strayInterval is the pause between two looks for what the engine has heard.
+	strayInterval = 100 * time.Millisecond
 	// strayHeard bounds the wait for the engine to hear of the end of the
 	// processes. One that follows only what it knows of never does (20.10), and
 	// takes it for no other's end.
@@ -69,7 +71,7 @@ func (d *Domain) strays(ctx context.Context, op *journal.Operation) (map[string]
 	var found map[string][]int
 	for look := range 2 {
 		if look > 0 {
-			if err := sleep(ctx, strayInterval); err != nil {
+			if err := sleep(ctx, strayAge); err != nil {
 				return nil, err
 			}
 		}
