@@ -116,7 +116,8 @@ func (s *soak) runAgain(ops []*journal.Operation) {
 				if s.disentangle(state[0]) || state[1] == "restarting" {
 					missing = line
 				}
-			case state[1] == "exited" && strings.Contains(state[3], stuckFolder) && len(s.hit) > 0:
+			case state[1] == "exited" && len(s.hit) > 0 &&
+				(strings.Contains(state[3], stuckFolder) || strings.Contains(state[3], "AlreadyExists: task")):
 				// No operation is there to wait for it, or can mend it: a person
 				// does what its error says.
 				if time.Since(began) > clearedAfter {

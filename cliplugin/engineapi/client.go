@@ -125,10 +125,12 @@ func remains(err error) bool {
 // earlier one, which was killed. No start takes that away, nor does an engine
 // that is started again: containerd does, some five seconds later where it has a
 // process of that start to wait for (measured, 28.5), else when it is started
-// again (measured, 20.10 and 28.5).
+// again (measured, 20.10 and 28.5). Or it still has the task of a container that
+// its engine was killed in stopping (measured, 28.5).
 func stuck(err error) bool {
 	text := err.Error()
-	return strings.Contains(text, "/io.containerd.runtime.v") && strings.Contains(text, "file exists")
+	return strings.Contains(text, "/io.containerd.runtime.v") && strings.Contains(text, "file exists") ||
+		strings.Contains(text, "failed to create task for container") && strings.Contains(text, ": already exists")
 }
 
 // Unreachable reports whether err says that the engine could not be reached

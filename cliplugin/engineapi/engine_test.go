@@ -242,10 +242,14 @@ func TestAVolumeDriverThatDidNotAnswerIsTold(t *testing.T) {
 // one, mostly for some seconds: it is repeated, and the error says what to do
 // where it stays.
 func TestAStartThatContainerdIsInTheWayOfSaysWhatToDo(t *testing.T) {
-	text := "failed to create task for container: mkdir /run/containerd/io.containerd.runtime.v2.task/moby/2a84: file exists"
-	err := engine(t, "1.41", map[string]answer{"POST /containers/x/start": {500, message(text)}}).Start(context.Background(), "x")
-	assert.ErrorContains(t, err, "systemctl restart containerd")
-	assert.Check(t, errors.Is(err, restore.ErrRemains) && !errors.Is(err, restore.ErrDriver))
+	for _, text := range []string{
+		"failed to create task for container: mkdir /run/containerd/io.containerd.runtime.v2.task/moby/2a84: file exists",
+		"failed to create task for container: AlreadyExists: task 2a84: already exists",
+	} {
+		err := engine(t, "1.41", map[string]answer{"POST /containers/x/start": {500, message(text)}}).Start(context.Background(), "x")
+		assert.ErrorContains(t, err, "systemctl restart containerd")
+		assert.Check(t, errors.Is(err, restore.ErrRemains) && !errors.Is(err, restore.ErrDriver), text)
+	}
 }
 
 // An engine that drops the connection in the middle of a call, as one does
