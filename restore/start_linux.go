@@ -95,6 +95,9 @@ func (d *Domain) start(ctx context.Context, op string, c journal.Container) erro
 			return errors.Join(err, ctx.Err())
 		case <-time.After(pause):
 		}
+		if errors.Is(err, ErrRemains) {
+			d.endShims(op, c)
+		}
 		err = d.startOnce(ctx, c.ID)
 	}
 	if errors.Is(err, ErrNoSuch) {

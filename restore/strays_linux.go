@@ -132,6 +132,43 @@ func (d *Domain) endStray(ctx context.Context, id string, pids []int) error {
 	return nil
 }
 
+// endShims ends containerd's shims of a container that has no process, after a
+// start has met what is left of an earlier one. An engine that is killed while it
+// stops a container leaves such a shim: as long as it runs, containerd has a task
+// of the container, and starts none ("already exists"; measured, 28.5). Without it
+// containerd takes the task away.
+func (d *Domain) endShims(op string, c journal.Container) {
+	found, err := d.processesOf([]journal.Container{c})
+	if err != nil || len(found) > 0 {
+		return // the start says what is in its way
+	}
+	entries, err := os.ReadDir(d.Proc)
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		line, err := os.ReadFile(filepath.Join(d.Proc, entry.Name(), "cmdline"))
+		if err != nil || !isShim(strings.Split(string(line), "\x00"), c.ID) {
+			continue
+		}
+		d.warn(op, "container %s: containerd's shim %d is left of a container that has ended; it is ended", c.Name, pid)
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			d.warn(op, "end containerd's shim %d: %v", pid, err)
+		}
+	}
+}
+
+// isShim reports whether a command line is that of a container's shim, which has
+// the container's id behind -id (containerd, pkg/shim).
+func isShim(args []string, id string) bool {
+	at := slices.Index(args, "-id")
+	return strings.HasPrefix(filepath.Base(args[0]), "containerd-shim") && at > 0 && at+1 < len(args) && args[at+1] == id
+}
+
 func (d *Domain) look(ctx context.Context, id string) (now Container, err error) {
 	err = d.patiently(ctx, func() (err error) { now, err = d.Engine.Container(ctx, id); return err })
 	return now, err

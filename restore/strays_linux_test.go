@@ -144,3 +144,28 @@ func TestARecoveryThatCannotLookForProcessesSaysSo(t *testing.T) {
 	checkRunning(t, e)
 	assert.Equal(t, warned, 1)
 }
+
+// A start that meets what is left of another ends the shim that keeps it, and no
+// other process: nor a shim of a container that has processes.
+func TestAStartEndsTheShimThatIsInItsWay(t *testing.T) {
+	e := killedAtStart(t, "c1")
+	shim := func(id string) forgotten {
+		f := forget(t, e, "system.slice")
+		line := "/usr/bin/containerd-shim-runc-v2\x00-namespace\x00moby\x00-id\x00" + id + "\x00-address\x00/run/containerd.sock\x00"
+		assert.NilError(t, os.WriteFile(filepath.Join(e.Proc(), strconv.Itoa(f.cmd.Process.Pid), "cmdline"), []byte(line), 0o600))
+		return f
+	}
+	stuck, other := shim("c2"), shim("c22")
+	e.Hook = func(c enginetest.Call) error {
+		if c.Method == "Start" && c.On == "c2" && !c.Done && !stuck.over() {
+			return restore.ErrRemains
+		}
+		return nil
+	}
+	d := open(t, e)
+	_, err := d.Recover(t.Context(), "")
+	assert.NilError(t, err)
+	checkRunning(t, e)
+	assert.Check(t, stuck.over() && stuck.cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL)
+	assert.Check(t, !other.over())
+}

@@ -126,7 +126,7 @@ func remains(err error) bool {
 // that is started again: containerd does, some five seconds later where it has a
 // process of that start to wait for (measured, 28.5), else when it is started
 // again (measured, 20.10 and 28.5). Or it still has the task of a container that
-// its engine was killed in stopping (measured, 28.5).
+// its engine was killed in stopping, as long as the shim runs (measured, 28.5).
 func stuck(err error) bool {
 	text := err.Error()
 	return strings.Contains(text, "/io.containerd.runtime.v") && strings.Contains(text, "file exists") ||
