@@ -146,7 +146,7 @@ func TestARecoveryThatCannotLookForProcessesSaysSo(t *testing.T) {
 }
 
 // A start that meets what is left of another ends the shim that keeps it, and no
-// other process: nor a shim of a container that has processes.
+// other container's.
 func TestAStartEndsTheShimThatIsInItsWay(t *testing.T) {
 	e := killedAtStart(t, "c1")
 	shim := func(id string) forgotten {

@@ -111,9 +111,7 @@ func TestAnAgentThatLosesItsEngineIsStartedAgain(t *testing.T) {
 				if tt.client {
 					change := s.open
 					s.open = func(ctx context.Context, c restore.Config) (Domain, error) {
-						for !s.attended.Load() {
-							runtime.Gosched()
-						}
+						s.greeting.wait()
 						return change(ctx, c)
 					}
 				}

@@ -63,9 +63,9 @@ type server struct {
 	begun atomic.Bool // an operation is about to be on record, or is
 	// unbegun tells that none is on record under the request's id.
 	unbegun atomic.Bool
-	// attended tells that a client has spoken, which it does once, to an agent
-	// that the engine starts for it and not anew.
-	attended atomic.Bool
+	// greeting tells whether a client has spoken, which it does to an agent that
+	// the engine starts for it and not anew.
+	greeting *greeting
 
 	connect func(ctx context.Context, env func(string) string, g *greeting) (*connection, error)
 	open    func(context.Context, restore.Config) (Domain, error)
@@ -77,6 +77,7 @@ type server struct {
 func (s *server) serve(ctx context.Context) int {
 	ended := make(chan int, 1)
 	refused := s.decode()
+	s.greeting = s.greet()
 	// The work does not see the end of ctx: it would fail, and say so, and
 	// that is not how the operation ends.
 	go func() { ended <- s.answer(context.WithoutCancel(ctx), refused) }()
@@ -96,24 +97,22 @@ func (s *server) serve(ctx context.Context) int {
 // anew for one: its engine may be killed once more while it waits for it
 // (measured).
 func (s *server) mayBeOpen() bool {
-	return s.begun.Load() || s.traits.operation && !s.attended.Load() && !s.unbegun.Load()
+	return s.begun.Load() || !s.greeting.known() && !s.unbegun.Load()
 }
 
 // answer runs the request unless it is refused, sends its result, and gives the
 // exit status.
 func (s *server) answer(ctx context.Context, refused error) int {
 	var conn *connection
-	var greeting *greeting
 	result, err := func() (any, error) {
 		if refused != nil {
 			return nil, refused
 		}
-		greeting = s.greet()
 		var err error
-		if conn, err = s.connect(ctx, s.env, greeting); err != nil {
+		if conn, err = s.connect(ctx, s.env, s.greeting); err != nil {
 			return nil, err
 		}
-		return s.run(ctx, conn.config, greeting)
+		return s.run(ctx, conn.config, s.greeting)
 	}()
 	if conn != nil {
 		defer conn.close()
@@ -126,7 +125,7 @@ func (s *server) answer(ctx context.Context, refused error) int {
 	// The result of an operation must get out. Where it may have been lost, or
 	// the engine is not there to keep it, the next agent says it again.
 	flushed := s.events.flush(flushTimeout)
-	if flushed && conn != nil && s.traits.thanked() && greeting.known() && s.thanked() {
+	if flushed && conn != nil && s.traits.thanked() && s.greeting.known() && s.thanked() {
 		s.events.send(event.Event{Type: event.Left, Operation: s.request.Operation})
 		if s.events.flush(flushTimeout) {
 			conn.leave(ctx)
@@ -196,7 +195,8 @@ func (g *greeting) wait() bool {
 	return g.attended
 }
 
-// greet listens for the client's first line.
+// greet listens for the client's first line, where the request begins an
+// operation; who only reads has a client.
 func (s *server) greet() *greeting {
 	g := &greeting{done: make(chan struct{})}
 	if !s.traits.operation {
@@ -208,7 +208,6 @@ func (s *server) greet() *greeting {
 		defer close(g.done)
 		_, err := s.hear(s.greetTimeout)
 		g.attended = err == nil
-		s.attended.Store(g.attended)
 	}()
 	return g
 }
